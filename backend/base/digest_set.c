@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A table of indices into an array of digests. */
+#include "base/digest_set.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum { CAPACITY_MIN = 64 };
+
+int digest_set_init(struct digest_set *set, struct err *err)
+{
+    *set = (struct digest_set){0};
+    if (getrandom(set->keys, sizeof(set->keys), 0) != (ssize_t)sizeof(set->keys))
+        return err_set(err, ERR_UNAVAILABLE, "no random numbers for a set of digests");
+    return 0;
+}
+
+void digest_set_fini(struct digest_set *set)
+{
+    free(set->digests);
+    free(set->slots);
+    *set = (struct digest_set){0};
+}
+
+/* Multiply-shift hashing of a row of words: two digests collide no more often than by chance. */
+static size_t hash(const struct digest_set *set, const struct digest *digest)
+{
+    uint32_t words[DIGEST_SET_WORDS];
+    memcpy(words, &digest->size, sizeof(digest->size));
+    memcpy(words + 2, digest->hash, sizeof(digest->hash));
+    size_t used = 2 + digest_hash_size(digest->function) / 4;
+    uint64_t sum = set->keys[DIGEST_SET_WORDS];
+    for (size_t i = 0; i < used; i++)
+        sum += set->keys[i] * words[i];
+    return (size_t)(sum >> 32);
+}
+
+/* The slot that has DIGEST, or the free one where it belongs. */
+static uint32_t *find_slot(const struct digest_set *set, const struct digest *digest)
+{
+    size_t at = hash(set, digest) & set->slot_mask;
+    while (set->slots[at] != 0 && !digest_equal(&set->digests[set->slots[at] - 1], digest))
+        at = (at + 1) & set->slot_mask;
+    return &set->slots[at];
+}
+
+/* There are twice as many slots as digests. */
+static int grow(struct digest_set *set, struct err *err)
+{
+    size_t capacity = set->capacity == 0 ? CAPACITY_MIN : 2 * set->capacity;
+    if (capacity > UINT32_MAX / sizeof(struct digest))
+        return err_set(err, ERR_EXHAUSTED, "more than %zu digests", set->capacity);
+    struct digest *digests = realloc(set->digests, capacity * sizeof(digests[0]));
+    if (digests == NULL)
+        return err_no_memory(err, "a set of digests");
+    set->digests = digests;
+    uint32_t *slots = calloc(2 * capacity, sizeof(slots[0]));
+    if (slots == NULL)
+        return err_no_memory(err, "a set of digests");
+    free(set->slots);
+    set->slots = slots;
+    set->slot_mask = 2 * capacity - 1;
+    set->capacity = capacity;
+    for (size_t i = 0; i < set->count; i++)
+        *find_slot(set, &set->digests[i]) = (uint32_t)(i + 1);
+    return 0;
+}
+
+int digest_set_add(struct digest_set *set, const struct digest *digest, bool *is_new,
+                   struct err *err)
+{
+    if (set->count == set->capacity) {
+        int rc = grow(set, err);
+        if (rc != 0)
+            return rc;
+    }
+    uint32_t *slot = find_slot(set, digest);
+    *is_new = *slot == 0;
+    if (*is_new) {
+        set->digests[set->count++] = *digest;
+        *slot = (uint32_t)set->count;
+    }
+    return 0;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Validation of UTF-8. */
+#include "base/utf8.h"
+
+static bool is_continuation(uint8_t byte)
+{
+    return (byte & 0xc0) == 0x80;
+}
+
+/* The length of the well-formed sequence of two or more bytes at DATA; 0 if there is none. */
+static size_t sequence_length(const uint8_t *data, size_t size)
+{
+    uint8_t lead = data[0];
+    if (lead >= 0xc2 && lead <= 0xdf)
+        return size >= 2 && is_continuation(data[1]) ? 2 : 0;
+    if (lead >= 0xe0 && lead <= 0xef) {
+        if (size < 3 || !is_continuation(data[1]) || !is_continuation(data[2]))
+            return 0;
+        bool overlong = lead == 0xe0 && data[1] < 0xa0;
+        bool surrogate = lead == 0xed && data[1] > 0x9f;
+        return overlong || surrogate ? 0 : 3;
+    }
+    if (lead >= 0xf0 && lead <= 0xf4) {
+        if (size < 4 || !is_continuation(data[1]) || !is_continuation(data[2]) ||
+            !is_continuation(data[3]))
+            return 0;
+        bool overlong = lead == 0xf0 && data[1] < 0x90;
+        bool too_large = lead == 0xf4 && data[1] > 0x8f;
+        return overlong || too_large ? 0 : 4;
+    }
+    return 0;
+}
+
+bool utf8_is_text(const uint8_t *data, size_t size)
+{
+    size_t i = 0;
+    while (i < size) {
+        if (data[i] == 0)
+            return false;
+        if (data[i] < 0x80) {
+            i++;
+            continue;
+        }
+        size_t length = sequence_length(data + i, size - i);
+        if (length == 0)
+            return false;
+        i += length;
+    }
+    return true;
+}
