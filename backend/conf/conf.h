@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration: what the YAML file, or the command line, says. */
+#ifndef ASSETD_CONF_CONF_H
+#define ASSETD_CONF_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/log.h"
+
+/* What a listener lets in; each includes those before it. */
+enum conf_access { CONF_ACCESS_READ, CONF_ACCESS_WRITE, CONF_ACCESS_ADMIN };
+
+/* A list of strings. */
+struct conf_names {
+    const char **names;
+    size_t count;
+};
+
+struct conf_listener {
+    const char *address; /* unix:/PATH, HOST:PORT or [HOST]:PORT, as it was written */
+    bool is_unix;        /* then PATH is what follows "unix:" */
+    const char *path;
+    enum conf_access access;
+    bool all_instances; /* if not, only those of the list */
+    struct conf_names instances;
+    mode_t socket_mode;       /* default 0660 */
+    bool has_socket_group;    /* if not, the group that the process has */
+    const char *socket_group; /* as it was written */
+    gid_t socket_gid;         /* looked up */
+    const char *identity;     /* metadata key in lower case that names the client; NULL: none */
+};
+
+struct conf_instance {
+    const char *name; /* may be empty, may hold slashes */
+    const char *storage;
+    bool index_only;
+    int64_t quota;                            /* bytes of the CAS; default 10 GB */
+    int64_t index_quota;                      /* bytes of the asset index; default 1 GiB */
+    int64_t expire_after;                     /* milliseconds of not being fetched; 0: never */
+    enum digest_function digest_functions[4]; /* default SHA-256 */
+    size_t digest_function_count;
+    bool any_may_push; /* default: whoever the listener lets write; if not, the list */
+    struct conf_names push;
+    bool any_may_pull;
+    struct conf_names pull;
+};
+
+/* Owns all that it points to, in its arena. Read only once loaded; any thread. */
+struct conf {
+    struct arena arena;
+    struct conf_listener *listeners;
+    size_t listener_count;
+    struct conf_instance *instances;
+    size_t instance_count;
+    size_t message_limit;        /* bytes of one message received; default 16 MiB */
+    unsigned stream_limit;       /* concurrent streams of a connection; default 256 */
+    unsigned pollers;            /* threads that serve the network; default 1 */
+    unsigned workers;            /* threads that do disk work; default 8 */
+    int64_t shutdown_grace;      /* milliseconds; default 5 s */
+    const char *metrics_address; /* HOST:PORT; NULL: none */
+    enum log_level log_level;
+};
+
+/*
+ * Reads the YAML file PATH into CONF, which the caller gives to conf_fini afterwards, on failure
+ * too. Every fault found is printed to stderr as FILE:LINE:COLUMN: PATH: reason, and warnings as
+ * FILE:LINE:COLUMN: PATH: warning: reason, in the order of the file; the function goes on after a
+ * fault, so that one run shows all of them. On failure ERR counts the faults, as
+ * ERR_PRECONDITION; where the file cannot be read nothing is printed, and ERR says why.
+ */
+int conf_load(const char *path, struct conf *conf, struct err *err);
+
+/* The same, with the faults printed to OUT. */
+int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err);
+
+/* The defaults, of all but the lists; what has none is zero. */
+void conf_set_defaults(struct conf *conf);
+void conf_listener_set_defaults(struct conf_listener *listener);
+void conf_instance_set_defaults(struct conf_instance *instance);
+
+/* Gives back what CONF holds. A zeroed conf is fine. */
+void conf_fini(struct conf *conf);
+
+/* What the command line asks for. */
+enum conf_action { CONF_SERVE, CONF_CHECK, CONF_HELP, CONF_VERSION };
+
+/*
+ * Takes the command line, that of `assetd --config FILE [--check]` and that of bst-artifact-server
+ * alike, and fills CONF from it (by conf_load where a file is named; CONF_HELP and CONF_VERSION
+ * leave it empty). Long options take `--port 1` and `--port=1`. Warnings go to stderr. The caller
+ * gives CONF to conf_fini, on failure too; its strings point into ARGV as well. ERR_INVALID is a
+ * usage error (exit status 2), anything else a configuration that cannot be used (exit status 1).
+ * ACTION is set unless it is a usage error.
+ */
+int conf_from_arguments(int argc, char **argv, struct conf *conf, enum conf_action *action,
+                        struct err *err);
+
+/* Prints the text of --help to stdout, for the name that the program was called by. */
+void conf_print_usage(const char *program);
+
+#endif

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration file: every key and its default, and files that are damaged or not there. */
+#include <grp.h>
+
+#include "conf_text.h"
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct loaded loaded;
+    load(BOTH, strlen(BOTH), &loaded);
+    assert_string_equal(loaded.printed, "");
+    assert_int_equal(loaded.rc, 0);
+    const struct conf *conf = &loaded.conf;
+    assert_int_equal(conf->listener_count, 1);
+    const struct conf_listener *listener = &conf->listeners[0];
+    assert_string_equal(listener->address, "unix:/nowhere/pull.sock");
+    assert_true(listener->is_unix);
+    assert_string_equal(listener->path, "/nowhere/pull.sock");
+    assert_int_equal(listener->access, CONF_ACCESS_READ);
+    assert_true(listener->all_instances);
+    assert_int_equal(listener->socket_mode, 0660);
+    assert_false(listener->has_socket_group);
+    assert_null(listener->identity);
+    assert_int_equal(conf->instance_count, 1);
+    const struct conf_instance *instance = &conf->instances[0];
+    assert_string_equal(instance->name, "");
+    assert_string_equal(instance->storage, "/nowhere/main");
+    assert_false(instance->index_only);
+    assert_int_equal(instance->quota, 10000000000);
+    assert_int_equal(instance->index_quota, 1 << 30);
+    assert_int_equal(instance->expire_after, 0);
+    assert_int_equal(instance->digest_function_count, 1);
+    assert_int_equal(instance->digest_functions[0], DIGEST_SHA256);
+    assert_true(instance->any_may_push);
+    assert_true(instance->any_may_pull);
+    assert_int_equal(conf->message_limit, 16 << 20);
+    assert_int_equal(conf->stream_limit, 256);
+    assert_int_equal(conf->pollers, 1);
+    assert_int_equal(conf->workers, 8);
+    assert_int_equal(conf->shutdown_grace, 5000);
+    assert_null(conf->metrics_address);
+    assert_int_equal(conf->log_level, LOG_LEVEL_INFO);
+    unload(&loaded);
+}
+
+static void assert_every_listener_key(const struct conf *conf)
+{
+    assert_int_equal(conf->listener_count, 2);
+    const struct conf_listener *pull = &conf->listeners[0];
+    assert_int_equal(pull->access, CONF_ACCESS_READ);
+    assert_false(pull->all_instances);
+    assert_int_equal(pull->instances.count, 2);
+    assert_string_equal(pull->instances.names[0], "");
+    assert_string_equal(pull->instances.names[1], "team/kernel");
+    assert_int_equal(pull->socket_mode, 0600);
+    assert_true(pull->has_socket_group);
+    assert_string_equal(pull->socket_group, "www-data");
+    assert_int_equal(pull->socket_gid, getgrnam("www-data")->gr_gid);
+    assert_string_equal(pull->identity, "x-client-identity");
+    const struct conf_listener *push = &conf->listeners[1];
+    assert_string_equal(push->address, "[::1]:8980");
+    assert_false(push->is_unix);
+    assert_null(push->path);
+    assert_int_equal(push->access, CONF_ACCESS_WRITE);
+    assert_true(push->all_instances);
+    assert_string_equal(push->identity, "who");
+}
+
+static void assert_every_instance_key(const struct conf *conf)
+{
+    assert_int_equal(conf->instance_count, 2);
+    const struct conf_instance *both = &conf->instances[0];
+    assert_string_equal(both->name, "");
+    assert_int_equal(both->quota, INT64_C(50) << 30);
+    assert_int_equal(both->index_quota, 2000000);
+    assert_int_equal(both->expire_after, INT64_C(90) * 86400000);
+    assert_int_equal(both->digest_function_count, 4);
+    assert_int_equal(both->digest_functions[0], DIGEST_SHA512);
+    assert_int_equal(both->digest_functions[1], DIGEST_SHA256);
+    assert_int_equal(both->digest_functions[2], DIGEST_SHA1);
+    assert_int_equal(both->digest_functions[3], DIGEST_SHA384);
+    const struct conf_instance *kernel = &conf->instances[1];
+    assert_string_equal(kernel->name, "team/kernel");
+    assert_true(kernel->index_only);
+    assert_false(kernel->any_may_push);
+    assert_int_equal(kernel->push.count, 1);
+    assert_string_equal(kernel->push.names[0], "ci-kernel");
+    assert_false(kernel->any_may_pull);
+    assert_int_equal(kernel->pull.count, 2);
+    assert_string_equal(kernel->pull.names[0], "ci-kernel");
+    assert_string_equal(kernel->pull.names[1], "alice@example.org");
+}
+
+static void test_every_key(void **state)
+{
+    (void)state;
+    static const char text[] = "listeners:\n"
+                               "  - address: unix:/nowhere/pull.sock\n"
+                               "    access: read\n"
+                               "    instances: ['', team/kernel]\n"
+                               "    socket-mode: '0600'\n"
+                               "    socket-group: www-data\n"
+                               "    identity: x-client-identity\n"
+                               "  - {address: '[::1]:8980', access: write, identity: who}\n"
+                               "instances:\n"
+                               "  - name: ''\n"
+                               "    storage: /nowhere/main\n"
+                               "    index-only: false\n"
+                               "    quota: 50GiB\n"
+                               "    index-quota: 2MB\n"
+                               "    expire-after: 90d\n"
+                               "    digest-functions: [sha512, sha256, sha1, sha384]\n"
+                               "  - name: team/kernel\n"
+                               "    storage: /nowhere/kernel\n"
+                               "    index-only: true\n"
+                               "    push: [ci-kernel]\n"
+                               "    pull: [ci-kernel, alice@example.org]\n"
+                               "limits: {message: 4MiB, streams: 100}\n"
+                               "threads: {pollers: 2, workers: 64}\n"
+                               "shutdown-grace: 1m\n"
+                               "metrics: {address: 'localhost:8982'}\n"
+                               "log: {level: trace}\n";
+    struct loaded loaded;
+    load(text, strlen(text), &loaded);
+    assert_string_equal(loaded.printed, "");
+    assert_int_equal(loaded.rc, 0);
+    assert_every_listener_key(&loaded.conf);
+    assert_every_instance_key(&loaded.conf);
+    assert_int_equal(loaded.conf.message_limit, 4 << 20);
+    assert_int_equal(loaded.conf.stream_limit, 100);
+    assert_int_equal(loaded.conf.pollers, 2);
+    assert_int_equal(loaded.conf.workers, 64);
+    assert_int_equal(loaded.conf.shutdown_grace, 60000);
+    assert_string_equal(loaded.conf.metrics_address, "localhost:8982");
+    assert_int_equal(loaded.conf.log_level, LOG_LEVEL_TRACE);
+    unload(&loaded);
+}
+
+static void test_shipped_files(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"config/minimal.yaml", "config/full.yaml"};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        struct loaded loaded;
+        load_file(paths[i], &loaded);
+        assert_string_equal(loaded.printed, "");
+        assert_int_equal(loaded.rc, 0);
+        unload(&loaded);
+    }
+}
+
+static void test_units(void **state)
+{
+    (void)state;
+#define NO_SIZE(text)                                                                       \
+    "5:12: instances[0].quota: \"" text "\" is no size; write a whole number and its unit " \
+    "(B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 5GiB"
+#define NO_TIME(text)                                                                              \
+    "5:19: instances[0].expire-after: \"" text "\" is no time; write a whole number and its unit " \
+    "(s, m, h or d), such as 5d"
+    static const struct fault_case cases[] = {
+        {BOTH "    quota: 50\n", "5:12: instances[0].quota: has no unit; write 50GiB, not 50"},
+        {BOTH "    quota: 10000000000\n",
+         "5:12: instances[0].quota: has no unit; write 10000000000B, not 10000000000"},
+        {BOTH "limits: {message: 16}\n", "5:19: limits.message: has no unit; write 16MiB, not 16"},
+        {BOTH "    quota: 50G\n", NO_SIZE("50G")},
+        {BOTH "    quota: 50gib\n", NO_SIZE("50gib")},
+        {BOTH "    quota: 50 GiB\n", NO_SIZE("50 GiB")},
+        {BOTH "    quota: 1.5GiB\n", NO_SIZE("1.5GiB")},
+        {BOTH "    quota: -1GiB\n", NO_SIZE("-1GiB")},
+        {BOTH "    quota: GiB\n", NO_SIZE("GiB")},
+        {BOTH "    quota: \"\"\n", NO_SIZE("")},
+        {BOTH "    quota: 0GiB\n", "5:12: instances[0].quota: \"0GiB\" is too small; the least is "
+                                   "1B"},
+        {BOTH "    quota: 8388608TiB\n",
+         "5:12: instances[0].quota: \"8388608TiB\" is too large a number"},
+        {BOTH "    quota: 9223372036854775808B\n",
+         "5:12: instances[0].quota: \"9223372036854775808B\" is too large a number"},
+        {BOTH "    index-quota: 1\n",
+         "5:18: instances[0].index-quota: has no unit; write 1GiB, not 1"},
+        {BOTH "    expire-after: 90\n",
+         "5:19: instances[0].expire-after: has no unit; write 90d, not 90"},
+        {BOTH "shutdown-grace: 5\n", "5:17: shutdown-grace: has no unit; write 5s, not 5"},
+        {BOTH "    expire-after: 90D\n", NO_TIME("90D")},
+        {BOTH "    expire-after: never\n", NO_TIME("never")},
+        {BOTH "    expire-after: 0s\n",
+         "5:19: instances[0].expire-after: \"0s\" is too small; the least is 1s"},
+        {BOTH "    expire-after: 36501d\n",
+         "5:19: instances[0].expire-after: \"36501d\" is too large; the most is 36500d"},
+        {BOTH "    expire-after: 106751991168d\n",
+         "5:19: instances[0].expire-after: \"106751991168d\" is too large a number"},
+        {BOTH "shutdown-grace: 0s\n", ""},
+        {BOTH "shutdown-grace: 61m\n", "5:17: shutdown-grace: \"61m\" is too large; the most is "
+                                       "1h"},
+        {BOTH "limits: {message: 63KiB}\n",
+         "5:19: limits.message: \"63KiB\" is too small; the least is 64KiB"},
+        {BOTH "limits: {message: 2GiB}\n",
+         "5:19: limits.message: \"2GiB\" is too large; the most is 1GiB"},
+        {BOTH "limits: {streams: 0}\n", "5:19: limits.streams: \"0\" is too small; the least is 1"},
+        {BOTH "threads: {pollers: 65, workers: -1}\n",
+         "5:20: threads.pollers: \"65\" is too large; the most is 64\n"
+         "5:33: threads.workers: \"-1\" is no whole number"},
+        {BOTH "threads: {workers: 18446744073709551617}\n",
+         "5:20: threads.workers: \"18446744073709551617\" is too large a number"},
+        {BOTH "metrics: {address: unix:/nowhere/m}\n",
+         "5:20: metrics.address: must be HOST:PORT, such as \"127.0.0.1:8982\""},
+        {BOTH "metrics: {address: 8982}\n", "5:20: metrics.address: \"8982\" is no address; write "
+                                            "unix:/PATH, HOST:PORT or [HOST]:PORT"},
+        {BOTH "log: {level: debug}\n",
+         "5:14: log.level: \"debug\" must be one of error, warning, info, trace"},
+    };
+    ASSERT_CASES(cases);
+}
+
+static void test_every_unit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *quota;
+        int64_t bytes;
+    } sizes[] = {
+        {"7B", 7},
+        {"7KiB", INT64_C(7) << 10},
+        {"7MiB", INT64_C(7) << 20},
+        {"7GiB", INT64_C(7) << 30},
+        {"7TiB", INT64_C(7) << 40},
+        {"7kB", 7000},
+        {"7MB", 7000000},
+        {"7GB", INT64_C(7000000000)},
+        {"7TB", INT64_C(7000000000000)},
+        {"9223372036854775807B", INT64_MAX},
+    };
+    static const struct {
+        const char *time;
+        int64_t milliseconds;
+    } times[] = {{"7s", 7000}, {"7m", 420000}, {"7h", 25200000}, {"7d", 604800000}};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        char text[256];
+        struct loaded loaded;
+        (void)snprintf(text, sizeof(text), BOTH "    quota: %s\n", sizes[i].quota);
+        load(text, strlen(text), &loaded);
+        assert_int_equal(loaded.rc, 0);
+        assert_int_equal(loaded.conf.instances[0].quota, sizes[i].bytes);
+        unload(&loaded);
+    }
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        char text[256];
+        struct loaded loaded;
+        (void)snprintf(text, sizeof(text), BOTH "    expire-after: %s\n", times[i].time);
+        load(text, strlen(text), &loaded);
+        assert_int_equal(loaded.rc, 0);
+        assert_int_equal(loaded.conf.instances[0].expire_after, times[i].milliseconds);
+        unload(&loaded);
+    }
+}
+
+/* One run shows all that is wrong, in the order of the file. */
+static void test_all_faults_at_once(void **state)
+{
+    (void)state;
+    assert_printed("log: {level: loud}\n"
+                   "listeners:\n"
+                   "  - address: 127.0.0.1:1\n"
+                   "    access: admin\n"
+                   "    acess: read\n"
+                   "  - address: nowhere\n"
+                   "    identity: A\n"
+                   "instances:\n"
+                   "  - storage: /nowhere/a\n"
+                   "    quota: 5\n"
+                   "  - storage: /nowhere/a\n"
+                   "    name: blobs\n",
+                   "1:14: log.level: \"loud\" must be one of error, warning, info, trace\n"
+                   "4:13: listeners[0].access: admin is only for unix sockets, whose mode says who "
+                   "may connect; change the address to unix:/PATH\n"
+                   "5:5: listeners[0].acess: is no key here; did you mean access? Allowed are "
+                   "address, access, instances, socket-mode, socket-group, identity\n"
+                   "6:14: listeners[1].address: \"nowhere\" is no address; write unix:/PATH, "
+                   "HOST:PORT or [HOST]:PORT\n"
+                   "7:15: listeners[1].identity: \"A\" is no metadata key; it is 1 to 64 of a-z "
+                   "0-9 _ . -, such as x-client-identity\n"
+                   "10:12: instances[0].quota: has no unit; write 5GiB, not 5\n"
+                   "11:14: instances[1].storage: /nowhere/a is the storage of "
+                   "instances[0].storage in line 9 already; each instance needs its own\n"
+                   "12:11: instances[1].name: the segment \"blobs\" is reserved by the Remote "
+                   "Execution API; choose another");
+}
+
+static void test_unreadable_files(void **state)
+{
+    (void)state;
+    struct loaded loaded;
+    load_file("/nowhere/assetd.yaml", &loaded);
+    assert_int_equal(loaded.rc, -ERR_NOT_FOUND);
+    assert_string_equal(loaded.err.msg, "open /nowhere/assetd.yaml: No such file or directory");
+    assert_string_equal(loaded.printed, "");
+    unload(&loaded);
+    load_file("/etc", &loaded);
+    assert_int_equal(loaded.rc, -ERR_IO);
+    assert_string_equal(loaded.err.msg, "read /etc: Is a directory");
+    unload(&loaded);
+    load_file("/dev/zero", &loaded);
+    assert_int_equal(loaded.rc, -ERR_EXHAUSTED);
+    assert_string_equal(loaded.err.msg,
+                        "read /dev/zero: longer than 262144 bytes, so no configuration");
+    unload(&loaded);
+}
+
+static uint32_t next_random(uint32_t *seed)
+{
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 17;
+    *seed ^= *seed << 5;
+    return *seed;
+}
+
+/* Changes SIZE bytes of TEXT, which has room for one more, in one small way. */
+static size_t mutate(char *text, size_t size, uint32_t *seed)
+{
+    static const char likely[] = "[]{}:,-&*!|>'\"%@`#\n\t ?\\~\xff\xc3";
+    size_t at = next_random(seed) % size;
+    size_t length = next_random(seed) % (size - at < 40 ? size - at : 40);
+    switch (next_random(seed) % 5) {
+    case 0:
+        text[at] = (char)next_random(seed);
+        return size;
+    case 1:
+        text[at] = likely[next_random(seed) % (sizeof(likely) - 1)];
+        return size;
+    case 2:
+        memmove(text + at + 1, text + at, size - at);
+        text[at] = likely[next_random(seed) % (sizeof(likely) - 1)];
+        return size + 1;
+    case 3:
+        memmove(text + at, text + at + length, size - at - length);
+        return size - length;
+    default:
+        memmove(text + next_random(seed) % (size - length), text + at, length);
+        return size;
+    }
+}
+
+/* Every line names the file and a place in it, and there is a fault if and only if it fails. */
+static void assert_well_reported(const struct loaded *loaded)
+{
+    size_t length = strlen(loaded->file);
+    for (const char *line = loaded->printed; *line != '\0'; line = strchr(line, '\n') + 1) {
+        unsigned row, column;
+        assert_memory_equal(line, loaded->file, length);
+        assert_int_equal(sscanf(line + length, ":%u:%u: ", &row, &column), 2);
+        assert_true(row >= 1 && column >= 1);
+    }
+    size_t errors = count_errors(loaded->printed);
+    assert_int_equal(loaded->rc, errors > 0 ? -ERR_PRECONDITION : 0);
+}
+
+static void test_mutations(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 4000, CHANGES = 6 };
+    char original[16384], text[sizeof(original) + CHANGES];
+    FILE *file = fopen("config/full.yaml", "r");
+    assert_non_null(file);
+    size_t original_size = fread(original, 1, sizeof(original), file);
+    assert_true(original_size > 0 && original_size < sizeof(original));
+    assert_int_equal(fclose(file), 0);
+    uint32_t seed = 20240229;
+    size_t refused = 0;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct loaded loaded;
+        size_t size = original_size;
+        memcpy(text, original, original_size);
+        for (unsigned changes = round % CHANGES + 1; changes > 0; changes--)
+            size = mutate(text, size, &seed);
+        load(text, size, &loaded);
+        assert_well_reported(&loaded);
+        refused += loaded.rc != 0;
+        unload(&loaded);
+    }
+    assert_true(refused > ROUNDS / 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),         cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_shipped_files),    cmocka_unit_test(test_units),
+        cmocka_unit_test(test_every_unit),       cmocka_unit_test(test_all_faults_at_once),
+        cmocka_unit_test(test_unreadable_files), cmocka_unit_test(test_mutations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
