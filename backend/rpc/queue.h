@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A completion queue of the gRPC core and the threads that serve it. */
+#ifndef ASSETD_RPC_QUEUE_H
+#define ASSETD_RPC_QUEUE_H
+
+#include <grpc/grpc.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* What is told when a batch ends: embedded by its user, who must keep it until DONE is called. */
+struct rpc_tag {
+    /* OK is the core's verdict on the batch. Runs on a poller: it must not block. */
+    void (*done)(struct rpc_tag *tag, bool ok);
+};
+
+struct rpc_queue;
+
+/*
+ * Starts the core and POLLERS threads. One poller is cheapest behind a proxy, two serve direct
+ * clients better; more cost hand-offs between threads. The pollers run until rpc_queue_free.
+ */
+int rpc_queue_new(unsigned pollers, struct rpc_queue **queue, struct err *err);
+
+/* Every batch must have ended; a batch begun later would abort the process. Stops the core. */
+void rpc_queue_free(struct rpc_queue *queue);
+
+/* The core's queue, on which batches are begun with a struct rpc_tag as their tag. */
+grpc_completion_queue *rpc_queue_core(const struct rpc_queue *queue);
+
+#endif

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* build.bazel.remote.asset.v1.Fetch: what a URI stands for. Nothing is downloaded. */
+#include "service/asset_request.h"
+#include "service/handlers.h"
+#include "service/request.h"
+#include "service/services.h"
+
+/* A request for a blob or for a directory; the two messages have the same fields. */
+struct fetch {
+    struct instance *instance; /* NULL until the lookup begins */
+    struct instance_fetch lookup;
+    ASSET(Qualifier) **qualifiers; /* as they came, for the answer */
+    size_t qualifier_count;
+};
+
+struct fetch_request {
+    enum asset_kind kind;
+    const char *instance_name;
+    const Google__Protobuf__Timestamp *oldest_content_accepted;
+    char **uris;
+    size_t uri_count;
+    ASSET(Qualifier) **qualifiers;
+    size_t qualifier_count;
+    REAPI(DigestFunction__Value) digest_function;
+};
+
+/* The times that an answer can carry: Timestamp in an arena. */
+static Google__Protobuf__Timestamp *timestamp_message(struct arena *arena, int64_t time)
+{
+    Google__Protobuf__Timestamp *message = arena_alloc(arena, sizeof(*message));
+    if (message == NULL)
+        return NULL;
+    google__protobuf__timestamp__init(message);
+    message->seconds = time / 1000;
+    message->nanos = (int32_t)(time % 1000 * 1000000);
+    return message;
+}
+
+static void answer_blob(struct call *call, const struct fetch *fetch,
+                        Google__Protobuf__Timestamp *expires_at, REAPI(Digest) *digest)
+{
+    Google__Rpc__Status ok = GOOGLE__RPC__STATUS__INIT;
+    ASSET(FetchBlobResponse) response = BUILD__BAZEL__REMOTE__ASSET__V1__FETCH_BLOB_RESPONSE__INIT;
+    response.status = &ok;
+    response.uri = (char *)fetch->lookup.uri;
+    response.qualifiers = fetch->qualifiers;
+    response.n_qualifiers = fetch->qualifier_count;
+    response.expires_at = expires_at;
+    response.blob_digest = digest;
+    response.digest_function = (REAPI(DigestFunction__Value))fetch->lookup.function;
+    call_finish(call, &response.base);
+}
+
+static void answer_directory(struct call *call, const struct fetch *fetch,
+                             Google__Protobuf__Timestamp *expires_at, REAPI(Digest) *digest)
+{
+    Google__Rpc__Status ok = GOOGLE__RPC__STATUS__INIT;
+    ASSET(FetchDirectoryResponse)
+    response = BUILD__BAZEL__REMOTE__ASSET__V1__FETCH_DIRECTORY_RESPONSE__INIT;
+    response.status = &ok;
+    response.uri = (char *)fetch->lookup.uri;
+    response.qualifiers = fetch->qualifiers;
+    response.n_qualifiers = fetch->qualifier_count;
+    response.expires_at = expires_at;
+    response.root_directory_digest = digest;
+    response.digest_function = (REAPI(DigestFunction__Value))fetch->lookup.function;
+    call_finish(call, &response.base);
+}
+
+static void answer(struct call *call, const struct fetch *fetch)
+{
+    const struct asset *asset = &fetch->lookup.asset;
+    struct err err;
+    REAPI(Digest) *digest = request_digest_message(call->arena, &asset->content);
+    Google__Protobuf__Timestamp *expires_at = NULL;
+    if (asset->expires_at != 0)
+        expires_at = timestamp_message(call->arena, asset->expires_at);
+    if (digest == NULL || (asset->expires_at != 0 && expires_at == NULL)) {
+        (void)err_no_memory(&err, "an answer");
+        call_fail(call, &err);
+    } else if (fetch->lookup.kind == ASSET_BLOB) {
+        answer_blob(call, fetch, expires_at, digest);
+    } else {
+        answer_directory(call, fetch, expires_at, digest);
+    }
+}
+
+/* On a worker: content that is not known to be whole is looked through. */
+static void fetch_on_worker(struct call *call)
+{
+    struct fetch *fetch = call->state;
+    struct err err;
+    if (instance_fetch(fetch->instance, &fetch->lookup, call->arena, &err) == 0)
+        answer(call, fetch);
+    else
+        call_fail(call, &err);
+}
+
+static void look_up(struct call *call, struct fetch *fetch)
+{
+    struct err err;
+    int rc = instance_fetch_remembered(fetch->instance, &fetch->lookup, call->arena, &err);
+    if (rc == 0)
+        answer(call, fetch);
+    else if (rc == -ERR_UNAVAILABLE)
+        call_offload(call, fetch_on_worker);
+    else
+        call_fail(call, &err);
+}
+
+/* What the answer names was held until it was sent. */
+void fetch_end(struct call *call)
+{
+    struct fetch *fetch = call->state;
+    if (fetch != NULL && fetch->instance != NULL)
+        instance_fetch_end(fetch->instance, &fetch->lookup);
+}
+
+static int prepare(struct call *call, const struct fetch_request *request, struct fetch *fetch,
+                   struct err *err)
+{
+    struct instance_fetch *lookup = &fetch->lookup;
+    struct instance *instance;
+    int rc = request_instance(call, request->instance_name, &instance, err);
+    if (rc == 0)
+        rc = asset_request_uris(request->uris, request->uri_count, err);
+    if (rc == 0)
+        rc = asset_request_qualifiers(request->qualifiers, request->qualifier_count, call->arena,
+                                      &lookup->qualifiers, err);
+    if (rc == 0)
+        rc = asset_request_time(request->oldest_content_accepted, "oldest_content_accepted",
+                                &lookup->oldest_accepted, err);
+    if (rc == 0)
+        rc = request_digest_function(instance, request->digest_function, NULL, &lookup->function,
+                                     err);
+    if (rc != 0)
+        return rc;
+    lookup->kind = request->kind;
+    lookup->uris = (const char *const *)request->uris;
+    lookup->uri_count = request->uri_count;
+    lookup->qualifier_count = request->qualifier_count;
+    fetch->qualifiers = request->qualifiers;
+    fetch->qualifier_count = request->qualifier_count;
+    instance_fetch_begin(instance, lookup);
+    fetch->instance = instance;
+    return 0;
+}
+
+static void start(struct call *call, const struct fetch_request *request)
+{
+    struct err err;
+    struct fetch *fetch = arena_calloc(call->arena, 1, sizeof(*fetch));
+    if (fetch == NULL) {
+        (void)err_no_memory(&err, "a fetch");
+        call_fail(call, &err);
+        return;
+    }
+    call->state = fetch;
+    if (prepare(call, request, fetch, &err) != 0)
+        call_fail(call, &err);
+    else
+        look_up(call, fetch);
+}
+
+void fetch_blob_start(struct call *call)
+{
+    const ASSET(FetchBlobRequest) *message = (const ASSET(FetchBlobRequest) *)call->request;
+    struct fetch_request request = {
+        .kind = ASSET_BLOB,
+        .instance_name = message->instance_name,
+        .oldest_content_accepted = message->oldest_content_accepted,
+        .uris = message->uris,
+        .uri_count = message->n_uris,
+        .qualifiers = message->qualifiers,
+        .qualifier_count = message->n_qualifiers,
+        .digest_function = message->digest_function,
+    };
+    start(call, &request);
+}
+
+void fetch_directory_start(struct call *call)
+{
+    const ASSET(FetchDirectoryRequest) *message =
+        (const ASSET(FetchDirectoryRequest) *)call->request;
+    struct fetch_request request = {
+        .kind = ASSET_DIRECTORY,
+        .instance_name = message->instance_name,
+        .oldest_content_accepted = message->oldest_content_accepted,
+        .uris = message->uris,
+        .uri_count = message->n_uris,
+        .qualifiers = message->qualifiers,
+        .qualifier_count = message->n_qualifiers,
+        .digest_function = message->digest_function,
+    };
+    start(call, &request);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all services share: the instances they serve, and the table of their methods. */
+#ifndef ASSETD_SERVICE_SERVICES_H
+#define ASSETD_SERVICE_SERVICES_H
+
+#include <stddef.h>
+
+#include "base/pool.h"
+#include "conf/conf.h"
+#include "service/call.h"
+#include "store/instance.h"
+
+struct health;
+
+/* Made at start; read only while calls are served. Any thread. */
+struct services {
+    const struct conf *conf;
+    struct instances *instances;
+    struct pool *workers;
+    struct health *health;
+};
+
+/* Every RPC that is served, and who may call it. */
+extern const struct method methods[];
+extern const size_t method_count;
+
+#endif

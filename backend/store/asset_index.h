@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The asset index: which content a URI with qualifiers stands for. The interface does not assume
+ * that the index is embedded: a server of its own could take its place.
+ */
+#ifndef ASSETD_STORE_ASSET_INDEX_H
+#define ASSETD_STORE_ASSET_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/digest.h"
+#include "base/err.h"
+
+struct asset_index;
+
+/* A blob and a directory of the same URI are two assets (Remote Asset API, Push). */
+enum asset_kind { ASSET_BLOB = 0, ASSET_DIRECTORY = 1 };
+
+struct qualifier {
+    const char *name;
+    const char *value;
+};
+
+/*
+ * What an asset is found by. Two keys are the same if all fields are, with the qualifiers in any
+ * order. The strings are valid UTF-8 within the bounds that the services check; qualifier names
+ * are distinct.
+ */
+struct asset_key {
+    enum asset_kind kind;
+    enum digest_function function;
+    const char *uri;
+    const struct qualifier *qualifiers;
+    size_t qualifier_count;
+};
+
+/* What is known of an asset. All times are milliseconds since 1970. */
+struct asset {
+    struct digest content;
+    int64_t pushed_at;
+    int64_t fetched_at;         /* the later of push and last fetch, to within a minute or so */
+    int64_t expires_at;         /* set by the client; 0: never */
+    const struct digest *blobs; /* references_blobs */
+    size_t blob_count;
+    const struct digest *directories; /* references_directories */
+    size_t directory_count;
+};
+
+struct asset_index_options {
+    const char *path;     /* the storage directory; the index is in PATH/index */
+    int64_t quota;        /* bytes, at least 1 MiB; the least recently fetched assets go first */
+    int64_t expire_after; /* milliseconds of not being fetched; 0: never */
+    int64_t (*now)(void); /* milliseconds since 1970; NULL: the system's clock. Any thread. */
+};
+
+/*
+ * Opens or makes the index and starts its writer thread. ERR_UNAVAILABLE names the process that
+ * has it open for writing already. ERR_PRECONDITION: the format is newer than this program.
+ * ERR_INVALID: the quota is too small.
+ *
+ * The quota bounds the file that holds the assets: it grows as they come, never beyond the quota,
+ * and keeps its size when they go; the room is used again. About an eighth of it is kept free, for
+ * what a transaction copies. A file that is larger than the quota when it is opened is brought
+ * down: assets are evicted, then it is written anew, for which the disk needs room for both.
+ */
+int asset_index_open(const struct asset_index_options *options, struct asset_index **index,
+                     struct err *err);
+
+/* Commits what is queued, calls what waits for it, and closes. */
+void asset_index_close(struct asset_index *index);
+
+/*
+ * Looks KEY up. The asset is made in ARENA. ERR_NOT_FOUND for what is absent or expired. Reads
+ * memory-mapped pages, never waits for a writer. Any thread.
+ */
+int asset_index_get(struct asset_index *index, const struct asset_key *key, struct arena *arena,
+                    struct asset *asset, struct err *err);
+
+/*
+ * Renews the life of an asset that was just handed out. Kept in memory and written with a later
+ * commit, within a minute or so; a crash may lose it. Never blocks on the disk. Any thread.
+ */
+void asset_index_touch(struct asset_index *index, const struct asset_key *key);
+
+/*
+ * A write: ASSET under every key, or (if ASSET is NULL) the removal of every key; in one
+ * transaction. Keys, asset and all they point to belong to the caller and must live until DONE.
+ */
+struct asset_write {
+    const struct asset_key *keys;
+    size_t key_count;
+    const struct asset *asset;
+    /* Called once, on the writer thread, when it is durable (ERR NULL) or failed. Must not block.
+     */
+    void (*done)(struct asset_write *write, const struct err *err);
+    struct asset_write *next; /* the index's own */
+};
+
+/*
+ * Queues WRITE for the next group commit. One fsync serves all that wait. ERR_EXHAUSTED: larger
+ * than a quarter of the quota (an asset takes about 41 bytes for each reference, under each key),
+ * or disk full; ERR_UNAVAILABLE: the disk failed. Any thread.
+ */
+void asset_index_write(struct asset_index *index, struct asset_write *write);
+
+/*
+ * Calls VISIT for every asset that is not expired, in no order, with strings and arrays that live
+ * until it returns; stops when it returns false. Any thread.
+ */
+int asset_index_each(struct asset_index *index,
+                     bool (*visit)(void *context, const struct asset_key *key,
+                                   const struct asset *asset),
+                     void *context, struct err *err);
+
+struct asset_index_stats {
+    uint64_t assets;
+    uint64_t bytes;   /* in use; the rest of the file is free for what comes */
+    uint64_t evicted; /* since start, for the quota */
+    uint64_t expired; /* since start */
+    uint64_t commits; /* since start: transactions of writes */
+};
+
+void asset_index_stats(struct asset_index *index, struct asset_index_stats *stats);
+
+#endif

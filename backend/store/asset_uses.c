@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A small hash table of the assets that were fetched since the last commit that wrote them. */
+#include "store/asset_uses.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS = 2 * ASSET_USES_MAX };
+
+_Static_assert(ASSET_USES_MAX < UINT16_MAX, "a slot holds 1 + index");
+
+int asset_uses_init(struct asset_uses *uses, struct err *err)
+{
+    memset(uses, 0, sizeof(*uses));
+    uses->uses = malloc(ASSET_USES_MAX * sizeof(*uses->uses));
+    if (uses->uses == NULL)
+        return err_no_memory(err, "the uses of assets");
+    (void)pthread_mutex_init(&uses->lock, NULL);
+    return 0;
+}
+
+void asset_uses_fini(struct asset_uses *uses)
+{
+    if (uses->uses == NULL)
+        return;
+    free(uses->uses);
+    uses->uses = NULL;
+    (void)pthread_mutex_destroy(&uses->lock);
+}
+
+/* The slot of HASH, or the free one where it belongs: at most half of them are taken. */
+static uint16_t *find_slot(struct asset_uses *uses, const uint8_t *hash)
+{
+    size_t i = ((size_t)hash[0] | (size_t)hash[1] << 8) % SLOTS;
+    while (uses->slots[i] != 0 &&
+           memcmp(uses->uses[uses->slots[i] - 1].hash, hash, ASSET_HASH_SIZE) != 0)
+        i = (i + 1) % SLOTS;
+    return &uses->slots[i];
+}
+
+bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    uint16_t *slot = find_slot(uses, hash);
+    if (*slot == 0 && uses->count < ASSET_USES_MAX) {
+        memcpy(uses->uses[uses->count].hash, hash, ASSET_HASH_SIZE);
+        *slot = (uint16_t)++uses->count;
+    }
+    if (*slot != 0) {
+        uses->uses[*slot - 1].at = at;
+        uses->uses[*slot - 1].order = ++uses->order;
+    }
+    bool is_time = uses->count >= ASSET_USES_MAX / 2;
+    (void)pthread_mutex_unlock(&uses->lock);
+    return is_time;
+}
+
+bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t *at)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    uint16_t slot = *find_slot(uses, hash);
+    if (slot != 0)
+        *at = uses->uses[slot - 1].at;
+    (void)pthread_mutex_unlock(&uses->lock);
+    return slot != 0;
+}
+
+static int compare_orders(const void *a, const void *b)
+{
+    uint64_t left = ((const struct asset_use *)a)->order;
+    uint64_t right = ((const struct asset_use *)b)->order;
+    return (left > right) - (left < right);
+}
+
+size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    size_t count = uses->count;
+    memcpy(out, uses->uses, count * sizeof(*out));
+    (void)pthread_mutex_unlock(&uses->lock);
+    if (count > 1)
+        qsort(out, count, sizeof(*out), compare_orders);
+    return count;
+}
+
+void asset_uses_forget(struct asset_uses *uses, uint64_t order)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    size_t count = uses->count;
+    uses->count = 0;
+    memset(uses->slots, 0, sizeof(uses->slots));
+    for (size_t i = 0; i < count; i++) {
+        if (uses->uses[i].order <= order)
+            continue;
+        struct asset_use kept = uses->uses[i];
+        uint16_t *slot = find_slot(uses, kept.hash);
+        uses->uses[uses->count] = kept;
+        *slot = (uint16_t)++uses->count;
+    }
+    (void)pthread_mutex_unlock(&uses->lock);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fetches of assets that the index has not written yet: the last one of each asset. */
+#ifndef ASSETD_STORE_ASSET_USES_H
+#define ASSETD_STORE_ASSET_USES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "store/asset_record.h"
+
+/* More than that between two commits are not remembered. */
+enum { ASSET_USES_MAX = 4096 };
+
+struct asset_use {
+    uint8_t hash[ASSET_HASH_SIZE];
+    int64_t at;     /* milliseconds since 1970 */
+    uint64_t order; /* counts up with every use */
+};
+
+/* Embedded by its user. Any thread. */
+struct asset_uses {
+    pthread_mutex_t lock;
+    uint64_t order;                     /* of the newest */
+    size_t count;                       /* of uses */
+    struct asset_use *uses;             /* ASSET_USES_MAX of them */
+    uint16_t slots[2 * ASSET_USES_MAX]; /* by hash, open addressing: 1 + index of a use; 0: none */
+};
+
+int asset_uses_init(struct asset_uses *uses, struct err *err);
+void asset_uses_fini(struct asset_uses *uses);
+
+/* Remembers a use. True if it is time to have them written. */
+bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
+
+/* When the asset was used, if that is remembered. */
+bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t *at);
+
+/* Copies them, the oldest first, to OUT, which has room for ASSET_USES_MAX. Returns how many. */
+size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out);
+
+/* Forgets those whose order is not above ORDER: they are written. */
+void asset_uses_forget(struct asset_uses *uses, uint64_t order);
+
+#endif

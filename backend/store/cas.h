@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The content-addressable store. What is stored under a digest has that hash and size; the least
+ * recently used goes first when the quota is full; the empty blob is always there.
+ */
+#ifndef ASSETD_STORE_CAS_H
+#define ASSETD_STORE_CAS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/span.h"
+
+struct cas;
+
+struct cas_options {
+    const char *path; /* the storage directory; the CAS is in PATH/cas */
+    int64_t quota;    /* bytes on disk of all of PATH/cas, never exceeded */
+};
+
+/*
+ * Opens or makes the store, and evicts down to the quota. ERR_UNAVAILABLE names the process that
+ * has it open for writing already. ERR_PRECONDITION: the format is newer than this program.
+ * ERR_INVALID: not even an empty store fits into the quota.
+ */
+int cas_open(const struct cas_options *options, struct cas **cas, struct err *err);
+
+/* Everything that was begun must have ended. */
+void cas_close(struct cas *cas);
+
+/*
+ * A hold keeps what is found or stored through it from being evicted until it ends: it spans the
+ * time from a check to the answer that relies on it. Embedded by its user; short-lived.
+ */
+struct cas_hold {
+    struct cas *cas;
+    uint64_t since; /* the use counter when it began */
+    struct cas_hold *previous, *next;
+};
+
+void cas_hold_begin(struct cas *cas, struct cas_hold *hold);
+void cas_hold_end(struct cas_hold *hold);
+
+/*
+ * Sets PRESENT[i] for each of COUNT digests, and renews the life of those that are there. HOLD may
+ * be NULL. Blocks on the disk at most after a power cut, when a blob is verified before its first
+ * use. Any thread.
+ */
+void cas_find(struct cas *cas, struct cas_hold *hold, const struct digest *digests, size_t count,
+              bool *present);
+
+/* What is known of a blob without a look at the disk. */
+enum cas_presence { CAS_ABSENT, CAS_PRESENT, CAS_UNVERIFIED };
+
+/* The same without blocking: what would have to be verified first is CAS_UNVERIFIED. */
+void cas_find_nowait(struct cas *cas, struct cas_hold *hold, const struct digest *digests,
+                     size_t count, enum cas_presence *presence);
+
+/* One blob of a batch, and what became of it. */
+struct cas_blob {
+    struct digest digest;
+    struct span data; /* to store: the caller's; read: as long as the buffer */
+    struct err err;   /* ERR_OK: stored, or read */
+};
+
+/*
+ * Stores COUNT blobs, each by itself: hash and size are verified (ERR_INVALID). One that is there
+ * already is renewed. ERR_EXHAUSTED: no room. Nothing is durable yet. Blocks on the disk.
+ */
+void cas_put(struct cas *cas, struct cas_hold *hold, struct cas_blob *blobs, size_t count);
+
+/*
+ * Reads COUNT blobs whole, one behind the other, into BUFFER, which must hold the sum of the
+ * sizes of their digests; sets data and err of each. ERR_NOT_FOUND: not there, or found broken, and
+ * gone now. Blocks on the disk.
+ */
+void cas_get(struct cas *cas, struct cas_hold *hold, struct cas_blob *blobs, size_t count,
+             uint8_t *buffer);
+
+/*
+ * Removes a blob, held or not; who reads it can go on. ERR_NOT_FOUND if it is not there. After a
+ * power cut it may be back.
+ */
+int cas_delete(struct cas *cas, const struct digest *digest, struct err *err);
+
+/* A blob being read; it is not evicted meanwhile. One thread at a time. */
+struct cas_reader;
+
+/* ERR_NOT_FOUND if it is not there. Renews its life. */
+int cas_reader_open(struct cas *cas, const struct digest *digest, struct cas_reader **reader,
+                    struct err *err);
+
+/*
+ * Reads SIZE bytes at OFFSET, both within the blob; checksums are verified first. ERR_NOT_FOUND:
+ * the bytes are broken, and the blob is gone now. Blocks on the disk.
+ */
+int cas_reader_read(struct cas_reader *reader, int64_t offset, uint8_t *buffer, size_t size,
+                    struct err *err);
+void cas_reader_close(struct cas_reader *reader);
+
+/* A blob being written; nobody sees it before it is committed. One thread at a time. */
+struct cas_writer;
+
+/*
+ * Begins a blob of known digest, and takes the room for it. ERR_EXHAUSTED if it cannot fit, before
+ * anything is evicted; or if nothing could be evicted for some seconds, because all is in use. A
+ * blob that is there already takes no room, and what is appended is verified all the same.
+ */
+int cas_writer_open(struct cas *cas, const struct digest *digest, struct cas_writer **writer,
+                    struct err *err);
+
+/* Appends. ERR_INVALID if it grows past the digest's size. Blocks on the disk. */
+int cas_writer_append(struct cas_writer *writer, const void *data, size_t size, struct err *err);
+
+/*
+ * Verifies size and hash (ERR_INVALID) and publishes the blob. ERR_UNAVAILABLE: the disk failed, or
+ * what was there already has been removed meanwhile. The writer is gone either way.
+ */
+int cas_writer_commit(struct cas_writer *writer, struct err *err);
+
+/* Leaves nothing behind. */
+void cas_writer_abort(struct cas_writer *writer);
+
+/*
+ * Makes durable what was found or stored through HOLD. REQUEST belongs to the caller and must live
+ * until DONE, which is called once, on a thread of the store, and must not block. ERR_UNAVAILABLE:
+ * the disk failed; what was not known to be durable is not trusted any more. One fsync serves all
+ * that wait. Any thread.
+ */
+struct cas_sync {
+    struct cas_hold *hold;
+    void (*done)(struct cas_sync *sync, const struct err *err);
+    struct cas_sync *next; /* the store's own */
+};
+
+void cas_sync(struct cas *cas, struct cas_sync *sync);
+
+struct cas_stats {
+    uint64_t blobs;
+    uint64_t bytes;   /* on disk, as the quota counts, uploads in flight included */
+    uint64_t evicted; /* blobs, since start */
+    uint64_t broken;  /* blobs, since start: found damaged and dropped */
+};
+
+void cas_stats(struct cas *cas, struct cas_stats *stats);
+
+/* The quota that the store was opened with, bytes. */
+int64_t cas_quota(const struct cas *cas);
+
+#endif

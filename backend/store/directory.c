@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making, recognising and locking the directory of a store. */
+#include "store/directory.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* The format file is one line: assetd KIND VERSION ID. */
+#define FORMAT_NAME     "format"
+#define FORMAT_NEW_NAME "format.new"
+
+enum { FORMAT_SIZE_MAX = 256 };
+
+/* How long a look at a foreign directory may take at start. */
+enum { FOREIGN_WALK_ENTRIES = 100000, FOREIGN_WALK_SECONDS = 1 };
+
+/*
+ * Byte 0 of the format file is locked for the open file, which keeps out other processes and a
+ * second opening in this one. Byte 1 is locked for the process, only because such a lock tells the
+ * pid of its holder.
+ */
+enum { LOCK_BYTE_FILE = 0, LOCK_BYTE_PROCESS = 1 };
+
+static int join(char path[PATH_MAX], const char *parent, const char *name, struct err *err)
+{
+    int length = snprintf(path, PATH_MAX, "%s/%s", parent, name);
+    if (length < 0 || length >= PATH_MAX)
+        return err_set(err, ERR_INVALID, "path %s/%s is too long", parent, name);
+    return 0;
+}
+
+static int sync_directory(const char *path, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(err, errno, "open %s", path);
+    int rc = fsync(fd) == 0 ? 0 : err_errno(err, errno, "fsync %s", path);
+    (void)close(fd);
+    return rc;
+}
+
+static int make_directory(const char *path, const char *parent, struct err *err)
+{
+    if (mkdir(path, 0750) == 0)
+        return sync_directory(parent, err);
+    return errno == EEXIST ? 0 : err_errno(err, errno, "make directory %s", path);
+}
+
+/* Makes PATH and what is missing of its parents. */
+static int make_directories(const char *path, struct err *err)
+{
+    char prefix[PATH_MAX];
+    char parent[PATH_MAX];
+    size_t length = strlen(path);
+    if (length >= sizeof(prefix))
+        return err_set(err, ERR_INVALID, "path %s is too long", path);
+    (void)snprintf(parent, sizeof(parent), "%s", path[0] == '/' ? "/" : ".");
+    for (size_t i = 1; i <= length; i++) {
+        if (i < length && path[i] != '/')
+            continue;
+        memcpy(prefix, path, i);
+        prefix[i] = '\0';
+        struct stat st;
+        if (stat(prefix, &st) != 0) {
+            if (errno != ENOENT)
+                return err_errno(err, errno, "look at %s", prefix);
+            if (make_directory(prefix, parent, err) != 0)
+                return -(int)err->code;
+        }
+        memcpy(parent, prefix, i + 1);
+    }
+    return 0;
+}
+
+/* What a directory of a store's name may be. */
+enum presence { ABSENT, EMPTY, FOREIGN, OURS };
+
+/* A format file that was never finished and what mkfs leaves do not make a directory foreign. */
+static bool is_content(const char *name)
+{
+    static const char *const ignored[] = {".", "..", FORMAT_NEW_NAME, "lost+found"};
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        if (strcmp(name, ignored[i]) == 0)
+            return false;
+    return true;
+}
+
+static int look_at(const char *path, enum presence *presence, struct err *err)
+{
+    DIR *stream = opendir(path);
+    if (stream == NULL) {
+        *presence = ABSENT;
+        return errno == ENOENT ? 0 : err_errno(err, errno, "open %s", path);
+    }
+    int rc = 0;
+    *presence = EMPTY;
+    if (faccessat(dirfd(stream), FORMAT_NAME, F_OK, AT_EACCESS) == 0) {
+        *presence = OURS;
+    } else if (errno != ENOENT) {
+        rc = err_errno(err, errno, "look at %s/" FORMAT_NAME, path);
+    } else {
+        struct dirent *entry;
+        while (errno = 0, (entry = readdir(stream)) != NULL)
+            if (is_content(entry->d_name))
+                *presence = FOREIGN;
+        if (errno != 0)
+            rc = err_errno(err, errno, "read %s", path);
+    }
+    (void)closedir(stream);
+    return rc;
+}
+
+/* Bytes on disk below PATH, as far as a short walk gets; false if it did not get to the end. */
+static bool measure(const char *path, int64_t *bytes)
+{
+    char copy[PATH_MAX];
+    (void)snprintf(copy, sizeof(copy), "%s", path);
+    char *const paths[] = {copy, NULL};
+    *bytes = 0;
+    FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+    if (walk == NULL)
+        return false;
+    struct timespec start;
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &start);
+    bool complete = true;
+    FTSENT *entry;
+    for (unsigned i = 0; complete && (entry = fts_read(walk)) != NULL; i++) {
+        if (entry->fts_info == FTS_F || entry->fts_info == FTS_D)
+            *bytes += (int64_t)entry->fts_statp->st_blocks * 512;
+        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_NS)
+            complete = false;
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        if (i == FOREIGN_WALK_ENTRIES || now.tv_sec - start.tv_sec > FOREIGN_WALK_SECONDS)
+            complete = false;
+    }
+    if (entry == NULL && errno != 0)
+        complete = false;
+    (void)fts_close(walk);
+    return complete;
+}
+
+static void warn_of_foreign(const char *foreign, const char *instead)
+{
+    int64_t bytes;
+    char size[64];
+    bool complete = measure(foreign, &bytes);
+    (void)snprintf(size, sizeof(size), "%s%" PRId64, complete ? "" : "more than ", bytes);
+    log_warning("storage-foreign", log_str("path", foreign), log_str("bytes", size),
+                log_str("instead", instead),
+                log_str("reason", "it has no format file of assetd: its content stays as it is and "
+                                  "is not used; it cannot be imported by this version"));
+}
+
+static int write_format(int fd, const char *path, const char *kind, unsigned version,
+                        struct err *err)
+{
+    uint8_t random[16];
+    char text[FORMAT_SIZE_MAX];
+    char id[2 * sizeof(random) + 1];
+    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return err_errno(err, errno, "get random bytes");
+    for (size_t i = 0; i < sizeof(random); i++)
+        (void)snprintf(id + 2 * i, 3, "%02x", random[i]);
+    int length = snprintf(text, sizeof(text), "assetd %s %u %s\n", kind, version, id);
+    int file = openat(fd, FORMAT_NEW_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (file < 0)
+        return err_errno(err, errno, "make %s/" FORMAT_NEW_NAME, path);
+    int rc = 0;
+    errno = 0;
+    if (write(file, text, (size_t)length) != length || fsync(file) != 0)
+        rc = err_errno(err, errno != 0 ? errno : ENOSPC, "write %s/" FORMAT_NEW_NAME, path);
+    (void)close(file);
+    if (rc == 0 && renameat(fd, FORMAT_NEW_NAME, fd, FORMAT_NAME) != 0)
+        rc = err_errno(err, errno, "rename %s/" FORMAT_NEW_NAME, path);
+    if (rc == 0 && fsync(fd) != 0)
+        rc = err_errno(err, errno, "fsync %s", path);
+    return rc;
+}
+
+static int read_format(struct store_directory *directory, const char *kind, unsigned version,
+                       struct err *err)
+{
+    char text[FORMAT_SIZE_MAX];
+    ssize_t size = pread(directory->lock_fd, text, sizeof(text) - 1, 0);
+    if (size < 0)
+        return err_errno(err, errno, "read %s/" FORMAT_NAME, directory->path);
+    text[size] = '\0';
+    char found_kind[32];
+    unsigned found_version;
+    int rest = 0;
+    if (sscanf(text, "assetd %31[a-z] %9u%n", found_kind, &found_version, &rest) != 2)
+        return err_set(err, ERR_PRECONDITION, "%s/" FORMAT_NAME " is not a format file of assetd",
+                       directory->path);
+    if (strcmp(found_kind, kind) != 0)
+        return err_set(err, ERR_PRECONDITION, "%s holds a store of kind %s, not %s",
+                       directory->path, found_kind, kind);
+    if (found_version > version)
+        return err_set(err, ERR_PRECONDITION,
+                       "%s has format version %u, this program knows none newer than %u",
+                       directory->path, found_version, version);
+    if (sscanf(text + rest, " %32[0-9a-f]", directory->id) != 1 || strlen(directory->id) != 32)
+        return err_set(err, ERR_PRECONDITION, "%s/" FORMAT_NAME " has no id", directory->path);
+    return 0;
+}
+
+static int lock_format(const struct store_directory *directory, struct err *err)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_FILE, .l_len = 1};
+    struct flock holder = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_PROCESS, .l_len = 1};
+    if (fcntl(directory->lock_fd, F_OFD_SETLK, &lock) == 0) {
+        (void)fcntl(directory->lock_fd, F_SETLK, &holder);
+        return 0;
+    }
+    if (errno != EAGAIN && errno != EACCES)
+        return err_errno(err, errno, "lock %s/" FORMAT_NAME, directory->path);
+    if (fcntl(directory->lock_fd, F_GETLK, &holder) == 0 && holder.l_type != F_UNLCK &&
+        holder.l_pid > 0)
+        return err_set(err, ERR_UNAVAILABLE, "%s is in use by process %d", directory->path,
+                       (int)holder.l_pid);
+    return err_set(err, ERR_UNAVAILABLE, "%s is in use already", directory->path);
+}
+
+/* Decides where the store is: PATH/KIND, or PATH/assetd/KIND if that is foreign. */
+static int choose(const char *storage, const char *kind, struct store_directory *directory,
+                  enum presence *presence, struct err *err)
+{
+    char parent[PATH_MAX];
+    char beside[PATH_MAX];
+    enum presence beside_presence;
+    if (join(directory->path, storage, kind, err) != 0 ||
+        join(parent, storage, "assetd", err) != 0 || join(beside, parent, kind, err) != 0)
+        return -(int)err->code;
+    if (look_at(directory->path, presence, err) != 0 || look_at(beside, &beside_presence, err) != 0)
+        return -(int)err->code;
+    /* Ours stays where it is after the foreign one was removed. */
+    if (*presence == OURS || (*presence != FOREIGN && beside_presence != OURS))
+        return 0;
+    if (beside_presence == FOREIGN)
+        return err_set(err, ERR_PRECONDITION,
+                       "neither %s nor %s has a format file of assetd, and both have content",
+                       directory->path, beside);
+    if (*presence == FOREIGN)
+        warn_of_foreign(directory->path, beside);
+    (void)snprintf(directory->path, sizeof(directory->path), "%s", beside);
+    *presence = beside_presence;
+    return make_directory(parent, storage, err);
+}
+
+static int open_chosen(const char *kind, unsigned version, enum presence presence,
+                       struct store_directory *directory, struct err *err)
+{
+    if (presence == ABSENT) {
+        char parent[PATH_MAX + sizeof("/..")];
+        (void)snprintf(parent, sizeof(parent), "%s/..", directory->path);
+        if (make_directory(directory->path, parent, err) != 0)
+            return -(int)err->code;
+    }
+    directory->fd = open(directory->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory->fd < 0)
+        return err_errno(err, errno, "open %s", directory->path);
+    directory->is_new = presence != OURS;
+    if (directory->is_new && write_format(directory->fd, directory->path, kind, version, err) != 0)
+        return -(int)err->code;
+    directory->lock_fd = openat(directory->fd, FORMAT_NAME, O_RDWR | O_CLOEXEC);
+    if (directory->lock_fd < 0)
+        return err_errno(err, errno, "open %s/" FORMAT_NAME, directory->path);
+    int rc = read_format(directory, kind, version, err);
+    return rc == 0 ? lock_format(directory, err) : rc;
+}
+
+int store_directory_open(const char *storage, const char *kind, unsigned version,
+                         struct store_directory *directory, struct err *err)
+{
+    memset(directory, 0, sizeof(*directory));
+    directory->fd = -1;
+    directory->lock_fd = -1;
+    int rc = make_directories(storage, err);
+    if (rc != 0)
+        return rc;
+    /* Two processes that start at the same time must not both make the format file. */
+    int storage_fd = open(storage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (storage_fd < 0)
+        return err_errno(err, errno, "open %s", storage);
+    if (flock(storage_fd, LOCK_EX) != 0) {
+        rc = err_errno(err, errno, "lock %s", storage);
+        goto out;
+    }
+    enum presence presence;
+    rc = choose(storage, kind, directory, &presence, err);
+    if (rc == 0)
+        rc = open_chosen(kind, version, presence, directory, err);
+out:
+    (void)close(storage_fd);
+    if (rc != 0)
+        store_directory_close(directory);
+    return rc;
+}
+
+void store_directory_close(struct store_directory *directory)
+{
+    if (directory->lock_fd >= 0)
+        (void)close(directory->lock_fd);
+    if (directory->fd >= 0)
+        (void)close(directory->fd);
+    directory->lock_fd = -1;
+    directory->fd = -1;
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fetch and push: the index and the CAS together. */
+#include "store/instance.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+
+/* Bytes of memory for the trees of one instance that are known to be whole. */
+enum { TREE_CACHE_LIMIT = 16 << 20 };
+
+struct instances {
+    size_t count; /* of those that are open */
+    struct instance instances[];
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* --- open and close --- */
+
+static void close_instance(struct instance *instance)
+{
+    asset_index_close(instance->index);
+    tree_cache_free(instance->trees);
+    cas_close(instance->cas);
+}
+
+static int open_instance(const struct conf_instance *conf, struct pool *workers,
+                         struct instance *instance, struct err *err)
+{
+    *instance = (struct instance){.conf = conf, .workers = workers};
+    struct asset_index_options index = {
+        .path = conf->storage, .quota = conf->index_quota, .expire_after = conf->expire_after};
+    struct cas_options cas = {.path = conf->storage, .quota = conf->quota};
+    int rc = asset_index_open(&index, &instance->index, err);
+    if (rc == 0 && !conf->index_only)
+        rc = cas_open(&cas, &instance->cas, err);
+    if (rc == 0 && !conf->index_only)
+        rc = tree_cache_new(instance->cas, TREE_CACHE_LIMIT, &instance->trees, err);
+    if (rc == 0)
+        return 0;
+    close_instance(instance);
+    return err_wrap(err, "instance \"%s\"", conf->name);
+}
+
+int instances_open(const struct conf *conf, struct pool *workers, struct instances **out,
+                   struct err *err)
+{
+    struct instances *instances =
+        calloc(1, sizeof(*instances) + conf->instance_count * sizeof(instances->instances[0]));
+    if (instances == NULL)
+        return err_no_memory(err, "the instances");
+    for (; instances->count < conf->instance_count; instances->count++) {
+        const struct conf_instance *one = &conf->instances[instances->count];
+        int rc = open_instance(one, workers, &instances->instances[instances->count], err);
+        if (rc != 0) {
+            instances_close(instances);
+            return rc;
+        }
+        if (one->index_only)
+            log_info("index-only", log_str("instance", one->name),
+                     log_str("answers", "as stored; no CAS is asked whether the content is there"));
+    }
+    *out = instances;
+    return 0;
+}
+
+void instances_close(struct instances *instances)
+{
+    if (instances == NULL)
+        return;
+    for (size_t i = 0; i < instances->count; i++)
+        close_instance(&instances->instances[i]);
+    free(instances);
+}
+
+struct instance *instances_find(const struct instances *instances, const char *name)
+{
+    for (size_t i = 0; i < instances->count; i++)
+        if (strcmp(instances->instances[i].conf->name, name) == 0)
+            return (struct instance *)&instances->instances[i];
+    return NULL;
+}
+
+struct instance *instances_at(const struct instances *instances, size_t index)
+{
+    return index < instances->count ? (struct instance *)&instances->instances[index] : NULL;
+}
+
+/* --- completeness --- */
+
+/* Either tree_check or tree_check_remembered. */
+typedef int check_function(struct tree_cache *cache, struct cas_hold *hold,
+                           const struct digest *blobs, size_t blob_count,
+                           const struct digest *directories, size_t directory_count,
+                           struct tree_missing *missing, struct err *err);
+
+static void add_missing(struct tree_missing *all, const struct tree_missing *more)
+{
+    for (size_t i = 0; i < more->count && i < TREE_MISSING_MAX; i++) {
+        if (all->count < TREE_MISSING_MAX)
+            all->digests[all->count] = more->digests[i];
+        all->count++;
+    }
+    if (more->count > TREE_MISSING_MAX)
+        all->count += more->count - TREE_MISSING_MAX;
+}
+
+/* Checks the content of an asset, and then all that it references, as the same. */
+static int check_asset(struct instance *instance, enum asset_kind kind, const struct asset *asset,
+                       struct cas_hold *hold, check_function *check, struct tree_missing *missing,
+                       struct err *err)
+{
+    bool is_directory = kind == ASSET_DIRECTORY;
+    struct tree_missing more = {.count = 0};
+    *missing = more;
+    int rc = check(instance->trees, hold, &asset->content, is_directory ? 0 : 1, &asset->content,
+                   is_directory ? 1 : 0, missing, err);
+    if (rc != 0 && rc != -ERR_PRECONDITION)
+        return rc;
+    int rest = check(instance->trees, hold, asset->blobs, asset->blob_count, asset->directories,
+                     asset->directory_count, &more, err);
+    if (rest == -ERR_PRECONDITION)
+        add_missing(missing, &more);
+    if (rest != 0)
+        return rest;
+    if (rc != 0)
+        (void)err_set(err, ERR_PRECONDITION, "content is missing");
+    return rc;
+}
+
+/* --- fetch --- */
+
+void instance_fetch_begin(struct instance *instance, struct instance_fetch *fetch)
+{
+    if (instance->cas != NULL)
+        cas_hold_begin(instance->cas, &fetch->hold);
+}
+
+void instance_fetch_end(struct instance *instance, struct instance_fetch *fetch)
+{
+    if (instance->cas != NULL)
+        cas_hold_end(&fetch->hold);
+}
+
+static bool is_whole(struct instance *instance, struct instance_fetch *fetch, check_function *check,
+                     int *rc, struct err *err)
+{
+    if (instance->cas == NULL)
+        return true;
+    struct tree_missing missing;
+    int checked =
+        check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
+    if (checked == -ERR_PRECONDITION || checked == -ERR_INVALID || checked == -ERR_NOT_FOUND)
+        return false; /* not whole, or not a tree any more: a miss, which the next push heals */
+    *rc = checked;
+    return checked == 0;
+}
+
+static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
+                      check_function *check, struct arena *arena, struct err *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < fetch->uri_count; i++) {
+        struct asset_key key = {fetch->kind, fetch->function, fetch->uris[i], fetch->qualifiers,
+                                fetch->qualifier_count};
+        int found = asset_index_get(instance->index, &key, arena, &fetch->asset, err);
+        if (found == -ERR_NOT_FOUND)
+            continue;
+        if (found != 0)
+            return found;
+        if (fetch->asset.pushed_at < fetch->oldest_accepted)
+            continue;
+        if (is_whole(instance, fetch, check, &rc, err)) {
+            fetch->uri = fetch->uris[i];
+            asset_index_touch(instance->index, &key);
+            return 0;
+        }
+        if (rc != 0)
+            return rc;
+    }
+    return err_set(err, ERR_NOT_FOUND, "no asset is known for this URI and these qualifiers");
+}
+
+int instance_fetch(struct instance *instance, struct instance_fetch *fetch, struct arena *arena,
+                   struct err *err)
+{
+    return fetch_with(instance, fetch, tree_check, arena, err);
+}
+
+int instance_fetch_remembered(struct instance *instance, struct instance_fetch *fetch,
+                              struct arena *arena, struct err *err)
+{
+    return fetch_with(instance, fetch, tree_check_remembered, arena, err);
+}
+
+/* --- push: check, then make the content durable, then the index entry --- */
+
+static void end_push(struct instance_push *push, const struct err *err)
+{
+    if (push->instance->cas != NULL)
+        cas_hold_end(&push->hold);
+    push->done(push, err);
+}
+
+static void on_written(struct asset_write *write, const struct err *err)
+{
+    end_push((struct instance_push *)((char *)write - offsetof(struct instance_push, write)), err);
+}
+
+static void write_index(struct instance_push *push)
+{
+    push->asset.pushed_at = now_ms();
+    push->asset.fetched_at = push->asset.pushed_at;
+    push->write = (struct asset_write){.keys = push->keys,
+                                       .key_count = push->key_count,
+                                       .asset = &push->asset,
+                                       .done = on_written};
+    asset_index_write(push->instance->index, &push->write);
+}
+
+static void on_synced(struct cas_sync *sync, const struct err *err)
+{
+    struct instance_push *push =
+        (struct instance_push *)((char *)sync - offsetof(struct instance_push, sync));
+    if (err != NULL)
+        end_push(push, err);
+    else
+        write_index(push);
+}
+
+static void check_push(struct job *job)
+{
+    struct instance_push *push =
+        (struct instance_push *)((char *)job - offsetof(struct instance_push, job));
+    struct err err;
+    int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, &push->hold, tree_check,
+                         &push->missing, &err);
+    if (rc != 0) {
+        end_push(push, &err);
+        return;
+    }
+    push->sync = (struct cas_sync){.hold = &push->hold, .done = on_synced};
+    cas_sync(push->instance->cas, &push->sync);
+}
+
+void instance_push(struct instance *instance, struct instance_push *push)
+{
+    push->instance = instance;
+    push->missing.count = 0;
+    if (instance->cas == NULL) {
+        write_index(push);
+        return;
+    }
+    cas_hold_begin(instance->cas, &push->hold);
+    push->job.run = check_push;
+    pool_submit(instance->workers, &push->job);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Instances: what is behind one REAPI instance name, and the promises that bind index and CAS. */
+#ifndef ASSETD_STORE_INSTANCE_H
+#define ASSETD_STORE_INSTANCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/pool.h"
+#include "conf/conf.h"
+#include "store/asset_index.h"
+#include "store/cas.h"
+#include "store/tree.h"
+
+/* Read only; any thread. */
+struct instance {
+    const struct conf_instance *conf;
+    struct asset_index *index;
+    struct cas *cas;          /* NULL: index only */
+    struct tree_cache *trees; /* NULL: index only */
+    struct pool *workers;     /* borrowed */
+};
+
+/* All instances of a configuration. */
+struct instances;
+
+/* Opens the storage of every instance of CONF. WORKERS is borrowed. */
+int instances_open(const struct conf *conf, struct pool *workers, struct instances **instances,
+                   struct err *err);
+void instances_close(struct instances *instances);
+
+/* The instance of that name (REAPI instance_name; may be empty), or NULL. */
+struct instance *instances_find(const struct instances *instances, const char *name);
+
+/* One by one, for statistics: index 0 and up, NULL behind the last. */
+struct instance *instances_at(const struct instances *instances, size_t index);
+
+/* What a fetch asks for. The strings must live until it has ended. */
+struct instance_fetch {
+    enum asset_kind kind;
+    enum digest_function function;
+    const char *const *uris; /* tried in this order */
+    size_t uri_count;
+    const struct qualifier *qualifiers;
+    size_t qualifier_count;
+    int64_t oldest_accepted; /* milliseconds since 1970; assets pushed before are no hit; 0: any */
+    /* Answer: */
+    struct asset asset;   /* in the arena */
+    const char *uri;      /* the one that hit */
+    struct cas_hold hold; /* what the answer names stays until instance_fetch_end */
+};
+
+/* Opens the hold of FETCH, which must stay where it is until instance_fetch_end. */
+void instance_fetch_begin(struct instance *instance, struct instance_fetch *fetch);
+void instance_fetch_end(struct instance *instance, struct instance_fetch *fetch);
+
+/*
+ * The first of the URIs whose asset is known, not expired, and whole: with a CAS, its content and
+ * references are all there, and renewed. ERR_NOT_FOUND otherwise. Between begin and end.
+ * instance_fetch blocks on the disk; instance_fetch_remembered does not, and gives ERR_UNAVAILABLE
+ * where it would have to.
+ */
+int instance_fetch(struct instance *instance, struct instance_fetch *fetch, struct arena *arena,
+                   struct err *err);
+int instance_fetch_remembered(struct instance *instance, struct instance_fetch *fetch,
+                              struct arena *arena, struct err *err);
+
+/*
+ * A push: the same asset under every key. It is the caller's, with all that it points to, until
+ * DONE is called (once, on some thread; it must not block).
+ *
+ * With a CAS: all that the asset references is there (else ERR_PRECONDITION and MISSING says what),
+ * then durable, then the index entry is durable, then DONE.
+ */
+struct instance_push {
+    struct asset_key *keys;
+    size_t key_count;
+    struct asset asset; /* pushed_at and fetched_at are set by the instance */
+    struct tree_missing missing;
+    void (*done)(struct instance_push *push, const struct err *err);
+    /* The instance's own: */
+    struct instance *instance;
+    struct cas_hold hold;
+    struct job job;
+    struct cas_sync sync;
+    struct asset_write write;
+};
+
+void instance_push(struct instance *instance, struct instance_push *push);
+
+#endif

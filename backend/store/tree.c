@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The walk through directories, whether they are remembered or have to be read. */
+#include "store/tree.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/tree_private.h"
+
+/* Bounds of one check: bytes of a Directory message, directories, missing digests told apart. */
+enum { DIRECTORY_SIZE_MAX = 64 << 20, DIRECTORIES_MAX = 1 << 19, ABSENT_MAX = 1 << 16 };
+
+/* Digests that are looked up at once. */
+enum { BATCH = 64 };
+
+/* Distinct digests in the order in which they came. */
+struct digest_set {
+    struct member {
+        struct digest digest;
+        size_t root; /* the member below which it was found first, or itself */
+    } * members;
+    uint32_t *slots; /* open addressing: index of a member and 1, or 0 */
+    size_t count;
+    size_t capacity; /* of members; there are twice as many slots */
+};
+
+struct walk {
+    struct tree_cache *cache;
+    struct cas_hold *hold;
+    bool nowait;
+    bool unknown;                  /* something would have to be read */
+    struct digest_set directories; /* found; those in front have been looked into */
+    struct digest_set absent;
+    struct tree_missing *missing;
+};
+
+static void set_fini(struct digest_set *set)
+{
+    free(set->members);
+    free(set->slots);
+}
+
+static uint32_t *slot_of(const struct digest_set *set, const struct digest *digest)
+{
+    uint64_t number;
+    memcpy(&number, digest->hash, sizeof(number));
+    size_t mask = 2 * set->capacity - 1;
+    size_t slot = number & mask;
+    while (set->slots[slot] != 0 &&
+           !digest_equal(&set->members[set->slots[slot] - 1].digest, digest))
+        slot = (slot + 1) & mask;
+    return &set->slots[slot];
+}
+
+static int set_grow(struct digest_set *set, struct err *err)
+{
+    size_t capacity = set->capacity == 0 ? 64 : 2 * set->capacity;
+    struct member *members = realloc(set->members, capacity * sizeof(*members));
+    if (members == NULL)
+        return err_no_memory(err, "the check of a tree");
+    set->members = members;
+    uint32_t *slots = calloc(2 * capacity, sizeof(*slots));
+    if (slots == NULL)
+        return err_no_memory(err, "the check of a tree");
+    free(set->slots);
+    set->slots = slots;
+    set->capacity = capacity;
+    for (size_t i = 0; i < set->count; i++)
+        *slot_of(set, &members[i].digest) = (uint32_t)i + 1;
+    return 0;
+}
+
+/* Adds DIGEST unless it is there; ADDED tells which. ROOT SIZE_MAX: itself. */
+static int set_add(struct digest_set *set, const struct digest *digest, size_t root, bool *added,
+                   struct err *err)
+{
+    if (set->count == set->capacity && set_grow(set, err) != 0)
+        return -(int)err->code;
+    uint32_t *slot = slot_of(set, digest);
+    *added = *slot == 0;
+    if (!*added)
+        return 0;
+    set->members[set->count].digest = *digest;
+    set->members[set->count].root = root != SIZE_MAX ? root : set->count;
+    *slot = (uint32_t)++set->count;
+    return 0;
+}
+
+static int note_missing(struct walk *walk, const struct digest *digest, size_t root,
+                        struct err *err)
+{
+    bool added = true;
+    if (walk->absent.count < ABSENT_MAX && set_add(&walk->absent, digest, root, &added, err) != 0)
+        return -(int)err->code;
+    if (!added)
+        return 0;
+    if (root != SIZE_MAX)
+        tree_cache_set_missing(walk->cache, &walk->directories.members[root].digest, digest);
+    if (walk->missing->count < TREE_MISSING_MAX)
+        walk->missing->digests[walk->missing->count] = *digest;
+    walk->missing->count++;
+    return 0;
+}
+
+static int note_directory(struct walk *walk, const struct digest *digest, size_t root,
+                          struct err *err)
+{
+    bool added;
+    if (digest_is_empty(digest))
+        return 0;
+    if (set_add(&walk->directories, digest, root, &added, err) != 0)
+        return -(int)err->code;
+    if (walk->directories.count > DIRECTORIES_MAX)
+        return err_set(err, ERR_INVALID, "a tree has more than %d directories", DIRECTORIES_MAX);
+    return 0;
+}
+
+/* Looks up to BATCH digests up; directories that are there are to be looked into. */
+static int look_up(struct walk *walk, const struct digest *digests, size_t count,
+                   bool are_directories, size_t root, struct err *err)
+{
+    enum cas_presence presence[BATCH];
+    bool present[BATCH];
+    assert(count <= BATCH);
+    struct cas *cas = tree_cache_cas(walk->cache);
+    if (walk->nowait) {
+        cas_find_nowait(cas, walk->hold, digests, count, presence);
+    } else {
+        cas_find(cas, walk->hold, digests, count, present);
+        for (size_t i = 0; i < count; i++)
+            presence[i] = present[i] ? CAS_PRESENT : CAS_ABSENT;
+    }
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        if (presence[i] == CAS_UNVERIFIED)
+            walk->unknown = true;
+        else if (presence[i] == CAS_ABSENT)
+            rc = note_missing(walk, &digests[i], root, err);
+        else if (are_directories)
+            rc = note_directory(walk, &digests[i], root, err);
+    }
+    return rc;
+}
+
+static int look_up_all(struct walk *walk, const struct digest *digests, size_t count,
+                       bool are_directories, struct err *err)
+{
+    int rc = 0;
+    for (size_t done = 0; done < count && rc == 0; done += BATCH) {
+        size_t take = count - done < BATCH ? count - done : BATCH;
+        rc = look_up(walk, digests + done, take, are_directories, SIZE_MAX, err);
+    }
+    return rc;
+}
+
+static int look_up_children(struct walk *walk, const struct tree_directory *directory, size_t root,
+                            struct err *err)
+{
+    struct digest batch[BATCH];
+    size_t count = directory->directory_count + directory->file_count;
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0;) {
+        bool are_directories = i < directory->directory_count;
+        size_t end = are_directories ? directory->directory_count : count;
+        size_t filled = 0;
+        while (filled < BATCH && i < end)
+            tree_directory_child(directory, i++, &batch[filled++]);
+        rc = look_up(walk, batch, filled, are_directories, root, err);
+    }
+    return rc;
+}
+
+/* The children of a message: counted first, then kept. */
+struct children {
+    struct tree_directory *directory; /* NULL: counting */
+    size_t directories;
+    size_t files; /* while keeping, these follow the directories */
+};
+
+static void add_child(struct children *children, size_t *position, const struct digest *digest)
+{
+    if (digest_is_empty(digest))
+        return;
+    if (children->directory != NULL)
+        tree_directory_set(children->directory, *position, digest);
+    ++*position;
+}
+
+static bool add_file(void *context, const struct digest *digest)
+{
+    struct children *children = context;
+    add_child(children, &children->files, digest);
+    return true;
+}
+
+static bool add_directory(void *context, const struct digest *digest)
+{
+    struct children *children = context;
+    add_child(children, &children->directories, digest);
+    return true;
+}
+
+static int parse(const struct digest *digest, struct span message, struct tree_directory **out,
+                 struct err *err)
+{
+    struct children counted = {.directory = NULL};
+    struct tree_visitor visitor = {add_file, add_directory, &counted};
+    int rc = tree_scan(digest->function, message, &visitor, err);
+    if (rc != 0) {
+        char text[DIGEST_TEXT_MAX];
+        return err_wrap(err, "directory %s", digest_text(digest, text));
+    }
+    *out = tree_directory_new(digest, counted.directories, counted.files);
+    if (*out == NULL)
+        return err_no_memory(err, "a directory");
+    struct children kept = {.directory = *out, .files = counted.directories};
+    visitor.context = &kept;
+    return tree_scan(digest->function, message, &visitor, err);
+}
+
+/* Reads a directory and remembers it. OUT is pinned; NULL if it turned out to be missing. */
+static int read_directory(struct walk *walk, const struct digest *digest, size_t root,
+                          struct tree_directory **out, struct err *err)
+{
+    char text[DIGEST_TEXT_MAX];
+    *out = NULL;
+    if (digest->size > DIRECTORY_SIZE_MAX)
+        return err_set(err, ERR_INVALID, "directory %s is larger than %d bytes",
+                       digest_text(digest, text), DIRECTORY_SIZE_MAX);
+    struct cas_blob blob = {.digest = *digest};
+    uint8_t *buffer = malloc((size_t)digest->size);
+    if (buffer == NULL)
+        return err_no_memory(err, "a directory");
+    int rc;
+    cas_get(tree_cache_cas(walk->cache), walk->hold, &blob, 1, buffer);
+    if (blob.err.code == ERR_NOT_FOUND) {
+        rc = note_missing(walk, digest, root, err);
+    } else if (blob.err.code != ERR_OK) {
+        *err = blob.err;
+        rc = err_wrap(err, "directory %s", digest_text(digest, text));
+    } else {
+        rc = parse(digest, blob.data, out, err);
+    }
+    free(buffer);
+    if (rc == 0 && *out != NULL)
+        tree_cache_add(walk->cache, *out);
+    return rc;
+}
+
+static int look_into(struct walk *walk, size_t index, struct err *err)
+{
+    /* The set moves when it grows. */
+    struct digest digest = walk->directories.members[index].digest;
+    size_t root = walk->directories.members[index].root;
+    struct tree_directory *directory = tree_cache_get(walk->cache, &digest);
+    if (directory == NULL && walk->nowait) {
+        walk->unknown = true;
+        return 0;
+    }
+    int rc = 0;
+    if (directory == NULL)
+        rc = read_directory(walk, &digest, root, &directory, err);
+    if (directory == NULL)
+        return rc;
+    if (rc == 0 && root == index)
+        tree_cache_set_missing(walk->cache, &digest, NULL);
+    if (rc == 0)
+        rc = look_up_children(walk, directory, root, err);
+    tree_cache_unpin(walk->cache, directory);
+    return rc;
+}
+
+/* Of trees that were not whole: whether what was missing still is. */
+static int look_at_known_missing(struct walk *walk, struct err *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < walk->directories.count && rc == 0; i++) {
+        struct digest missing;
+        enum cas_presence presence;
+        if (!tree_cache_missing(walk->cache, &walk->directories.members[i].digest, &missing))
+            continue;
+        cas_find_nowait(tree_cache_cas(walk->cache), walk->hold, &missing, 1, &presence);
+        if (presence == CAS_ABSENT)
+            rc = note_missing(walk, &missing, i, err);
+    }
+    return rc;
+}
+
+static int conclude(const struct walk *walk, struct err *err)
+{
+    char text[DIGEST_TEXT_MAX];
+    if (walk->missing->count != 0)
+        return err_set(err, ERR_PRECONDITION, "%zu blobs are missing, the first is %s",
+                       walk->missing->count, digest_text(&walk->missing->digests[0], text));
+    if (walk->unknown)
+        return err_set(err, ERR_UNAVAILABLE, "not all of the tree is remembered");
+    return 0;
+}
+
+static int check(struct walk *walk, const struct digest *blobs, size_t blob_count,
+                 const struct digest *directories, size_t directory_count, struct err *err)
+{
+    walk->missing->count = 0;
+    int rc = look_up_all(walk, blobs, blob_count, false, err);
+    if (rc == 0)
+        rc = look_up_all(walk, directories, directory_count, true, err);
+    if (rc == 0 && walk->nowait)
+        rc = look_at_known_missing(walk, err);
+    /* Without blocking one missing digest is answer enough; else all of them are wanted. */
+    for (size_t i = 0; rc == 0 && i < walk->directories.count; i++)
+        if (!walk->nowait || walk->missing->count == 0)
+            rc = look_into(walk, i, err);
+    set_fini(&walk->directories);
+    set_fini(&walk->absent);
+    return rc == 0 ? conclude(walk, err) : rc;
+}
+
+int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct digest *blobs,
+               size_t blob_count, const struct digest *directories, size_t directory_count,
+               struct tree_missing *missing, struct err *err)
+{
+    struct walk walk = {.cache = cache, .hold = hold, .missing = missing};
+    return check(&walk, blobs, blob_count, directories, directory_count, err);
+}
+
+int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
+                          const struct digest *blobs, size_t blob_count,
+                          const struct digest *directories, size_t directory_count,
+                          struct tree_missing *missing, struct err *err)
+{
+    struct walk walk = {.cache = cache, .hold = hold, .missing = missing, .nowait = true};
+    return check(&walk, blobs, blob_count, directories, directory_count, err);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Completeness: whether a directory is there with everything below it (REAPI, Directory). Trees
+ * that were found whole are remembered, so that asking again costs next to nothing.
+ */
+#ifndef ASSETD_STORE_TREE_H
+#define ASSETD_STORE_TREE_H
+
+#include <stddef.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "store/cas.h"
+
+/* What is known of the trees of one CAS. Any thread. */
+struct tree_cache;
+
+/* LIMIT: bytes of memory that it may take. */
+int tree_cache_new(struct cas *cas, size_t limit, struct tree_cache **cache, struct err *err);
+void tree_cache_free(struct tree_cache *cache);
+
+/*
+ * The first digests that were found missing, and how many distinct ones there are as far as is
+ * known: what a missing directory names is not.
+ */
+enum { TREE_MISSING_MAX = 16 };
+struct tree_missing {
+    struct digest digests[TREE_MISSING_MAX];
+    size_t count; /* may be larger than the array */
+};
+
+/*
+ * Checks that each of BLOBS is there, and each of DIRECTORIES with all below it, each distinct
+ * directory once, and renews the life of all of it under HOLD. ERR_PRECONDITION: some are missing,
+ * see MISSING. ERR_INVALID: a directory is no Directory message, or larger than one may
+ * be; its digest is in the message. The empty directory is always there. Blocks on the disk unless
+ * all is remembered.
+ */
+int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct digest *blobs,
+               size_t blob_count, const struct digest *directories, size_t directory_count,
+               struct tree_missing *missing, struct err *err);
+
+/*
+ * The same without touching the disk, and only until something is found missing: then MISSING has
+ * at least one digest, not all. ERR_UNAVAILABLE: not all of it is remembered; ask tree_check.
+ */
+int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
+                          const struct digest *blobs, size_t blob_count,
+                          const struct digest *directories, size_t directory_count,
+                          struct tree_missing *missing, struct err *err);
+
+/*
+ * The digests of the files and of the directories that one Directory message names, through two
+ * callbacks; either may be NULL. False from a callback ends the scan. ERR_INVALID: no Directory;
+ * the callbacks may have been called for what stands before the fault.
+ */
+struct tree_visitor {
+    bool (*file)(void *context, const struct digest *digest);
+    bool (*directory)(void *context, const struct digest *digest);
+    void *context;
+};
+int tree_scan(enum digest_function function, struct span message,
+              const struct tree_visitor *visitor, struct err *err);
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Addresses: who has them already, and the files of unix sockets. */
+#include "transport/listener.h"
+
+#include <errno.h>
+#include <grpc/grpc_security.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "transport/tcp_address.h"
+
+static int add_port(grpc_server *server, const struct conf_listener *listener)
+{
+    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
+    int port = grpc_server_add_http2_port(server, listener->address, plain);
+    grpc_server_credentials_release(plain);
+    return port;
+}
+
+/* --- unix sockets --- */
+
+static int unix_address(const char *path, struct sockaddr_un *address, struct err *err)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length >= sizeof(address->sun_path))
+        return err_set(err, ERR_INVALID,
+                       "unix:%s: the path has %zu bytes, a socket's has at most "
+                       "%zu; choose a shorter one",
+                       path, length, sizeof(address->sun_path) - 1);
+    memcpy(address->sun_path, path, length + 1);
+    return 0;
+}
+
+/* Who listens at the socket that FD is connected to. */
+static int refuse_live(int fd, const char *path, struct err *err)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.pid <= 0)
+        return err_set(err, ERR_UNAVAILABLE, "unix:%s: another process listens there", path);
+    return err_set(err, ERR_UNAVAILABLE, "unix:%s: process %d listens there already", path,
+                   (int)peer.pid);
+}
+
+/* Makes sure that PATH is free: gone, or a socket that nobody listens at and that is removed. */
+static int clear_path(const char *path, struct err *err)
+{
+    struct stat status;
+    struct sockaddr_un address;
+    int rc = unix_address(path, &address, err);
+    if (rc != 0)
+        return rc;
+    if (lstat(path, &status) != 0)
+        return errno == ENOENT ? 0 : err_errno(err, errno, "unix:%s", path);
+    if (!S_ISSOCK(status.st_mode))
+        return err_set(err, ERR_PRECONDITION,
+                       "unix:%s: there is a file of that name which is no socket; move it away",
+                       path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_errno(err, errno, "make a socket");
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)
+        rc = refuse_live(fd, path, err);
+    else if (errno != ECONNREFUSED)
+        rc = err_errno(err, errno, "unix:%s: ask who listens there", path);
+    else if (unlink(path) != 0)
+        rc = err_errno(err, errno, "unix:%s: remove the socket of a process that is gone", path);
+    (void)close(fd);
+    return rc;
+}
+
+static int bind_unix(grpc_server *server, const struct conf_listener *listener, struct err *err)
+{
+    int rc = clear_path(listener->path, err);
+    if (rc != 0)
+        return rc;
+    mode_t mask = umask(0177); /* until group and mode are right, only our own user gets in */
+    int port = add_port(server, listener);
+    (void)umask(mask);
+    if (port == 0)
+        return err_set(err, ERR_UNAVAILABLE,
+                       "%s: cannot listen there; does its directory exist, and may user %u write "
+                       "to it?",
+                       listener->address, (unsigned)geteuid());
+    if (listener->has_socket_group && chown(listener->path, (uid_t)-1, listener->socket_gid) != 0)
+        return err_errno(err, errno, "%s: give it to group %s (are you a member?)",
+                         listener->address, listener->socket_group);
+    if (chmod(listener->path, listener->socket_mode) != 0)
+        return err_errno(err, errno, "%s: set its mode", listener->address);
+    return 0;
+}
+
+/* --- TCP --- */
+
+/*
+ * The core says only that it cannot bind, so that the reason is looked for by binding once more:
+ * in use, by whom, not ours, or not permitted.
+ */
+static int explain_port(const char *address, struct err *err)
+{
+    struct addrinfo *found;
+    int rc = tcp_address_resolve(address, &found, err);
+    if (rc != 0)
+        return rc;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int reuse = 1;
+    if (fd >= 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) == 0)
+        rc = err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there", address);
+    else if (errno != EADDRINUSE)
+        rc = err_errno(err, errno, "%s: cannot listen there", address);
+    else
+        rc = tcp_address_in_use(address, found->ai_addr, err);
+    if (fd >= 0)
+        (void)close(fd);
+    freeaddrinfo(found);
+    return rc;
+}
+
+int listener_bind(grpc_server *server, const struct conf_listener *listener, struct err *err)
+{
+    if (listener->is_unix)
+        return bind_unix(server, listener, err);
+    return add_port(server, listener) != 0 ? 0 : explain_port(listener->address, err);
+}

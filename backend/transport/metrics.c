@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A very small HTTP server that knows one page. */
+#include "transport/metrics.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/tcp_address.h"
+
+enum {
+    REQUEST_MAX = 4096,
+    /* Milliseconds for a client to send its request, and to take the answer. */
+    CLIENT_PATIENCE = 2000,
+};
+
+struct metrics {
+    const struct services *services;
+    const struct metrics_calls *calls;
+    int listening;
+    int stop; /* an eventfd */
+    pthread_t thread;
+};
+
+int metrics_calls_init(struct metrics_calls *calls, struct err *err)
+{
+    calls->ended = calloc(method_count + 1, sizeof(calls->ended[0]));
+    return calls->ended != NULL ? 0 : err_no_memory(err, "the counters");
+}
+
+void metrics_calls_fini(struct metrics_calls *calls)
+{
+    free(calls->ended);
+    calls->ended = NULL;
+}
+
+void metrics_calls_add(struct metrics_calls *calls, const struct method *method, unsigned status)
+{
+    size_t row = method != NULL ? (size_t)(method - methods) : method_count;
+    if (status < METRICS_STATUSES)
+        atomic_fetch_add_explicit(&calls->ended[row][status], 1, memory_order_relaxed);
+}
+
+/* --- the page --- */
+
+static void describe(FILE *page, const char *name, const char *type, const char *help)
+{
+    (void)fprintf(page, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void print_calls(FILE *page, const struct metrics_calls *calls)
+{
+    describe(page, "assetd_calls_total", "counter", "Calls that ended, by method and gRPC status.");
+    for (size_t row = 0; row <= method_count; row++) {
+        const char *path = row < method_count ? methods[row].path : "unknown";
+        for (unsigned status = 0; status < METRICS_STATUSES; status++) {
+            uint64_t count = atomic_load_explicit(&calls->ended[row][status], memory_order_relaxed);
+            if (count != 0)
+                (void)fprintf(page, "assetd_calls_total{method=\"%s\",status=\"%u\"} %llu\n", path,
+                              status, (unsigned long long)count);
+        }
+    }
+}
+
+/* One figure of every instance; those that do not have it are left out. */
+struct figure {
+    const char *name;
+    const char *type;
+    const char *help;
+    bool (*value)(const struct instance *instance, uint64_t *value);
+};
+
+#define INDEX_FIGURE(field)                                                     \
+    static bool index_##field(const struct instance *instance, uint64_t *value) \
+    {                                                                           \
+        struct asset_index_stats stats;                                         \
+        asset_index_stats(instance->index, &stats);                             \
+        *value = stats.field;                                                   \
+        return true;                                                            \
+    }
+#define CAS_FIGURE(field)                                                     \
+    static bool cas_##field(const struct instance *instance, uint64_t *value) \
+    {                                                                         \
+        struct cas_stats stats;                                               \
+        if (instance->cas == NULL)                                            \
+            return false;                                                     \
+        cas_stats(instance->cas, &stats);                                     \
+        *value = stats.field;                                                 \
+        return true;                                                          \
+    }
+
+INDEX_FIGURE(assets)
+INDEX_FIGURE(bytes)
+INDEX_FIGURE(evicted)
+INDEX_FIGURE(expired)
+INDEX_FIGURE(commits)
+CAS_FIGURE(blobs)
+CAS_FIGURE(bytes)
+CAS_FIGURE(evicted)
+CAS_FIGURE(broken)
+
+static bool cas_quota_figure(const struct instance *instance, uint64_t *value)
+{
+    *value = (uint64_t)instance->conf->quota;
+    return instance->cas != NULL;
+}
+
+static const struct figure figures[] = {
+    {"assetd_index_assets", "gauge", "Assets in the index.", index_assets},
+    {"assetd_index_bytes", "gauge", "Bytes of the index in use.", index_bytes},
+    {"assetd_index_evicted_total", "counter", "Assets evicted for the quota.", index_evicted},
+    {"assetd_index_expired_total", "counter", "Assets expired.", index_expired},
+    {"assetd_index_commits_total", "counter", "Group commits.", index_commits},
+    {"assetd_cas_blobs", "gauge", "Blobs in the CAS.", cas_blobs},
+    {"assetd_cas_bytes", "gauge", "Bytes of the CAS on disk.", cas_bytes},
+    {"assetd_cas_quota_bytes", "gauge", "Bytes that the CAS may have.", cas_quota_figure},
+    {"assetd_cas_evicted_total", "counter", "Blobs evicted for the quota.", cas_evicted},
+    {"assetd_cas_broken_total", "counter", "Blobs found damaged and dropped.", cas_broken},
+};
+
+/* A label's value, with what the format cannot have as it is. */
+static void print_label(FILE *page, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\n')
+            (void)fputs("\\n", page);
+        else
+            (void)fprintf(page, *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    }
+}
+
+static void print_figures(FILE *page, const struct instances *instances)
+{
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
+        const struct figure *figure = &figures[i];
+        describe(page, figure->name, figure->type, figure->help);
+        const struct instance *instance;
+        for (size_t n = 0; (instance = instances_at(instances, n)) != NULL; n++) {
+            uint64_t value;
+            if (!figure->value(instance, &value))
+                continue;
+            (void)fprintf(page, "%s{instance=\"", figure->name);
+            print_label(page, instance->conf->name);
+            (void)fprintf(page, "\"} %llu\n", (unsigned long long)value);
+        }
+    }
+}
+
+/* The page as a string of SIZE bytes, which the caller frees; NULL when memory is out. */
+static char *make_page(const struct metrics *metrics, size_t *size)
+{
+    char *text = NULL;
+    FILE *page = open_memstream(&text, size);
+    if (page == NULL)
+        return NULL;
+    print_calls(page, metrics->calls);
+    print_figures(page, metrics->services->instances);
+    if (fclose(page) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* --- HTTP --- */
+
+static void send_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return; /* gone, or too slow: it asks again */
+        data += sent;
+        size -= (size_t)sent;
+    }
+}
+
+static void answer(int fd, const char *status, const char *body, size_t size)
+{
+    char head[256];
+    int length = snprintf(head, sizeof(head),
+                          "HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4\r\n"
+                          "Content-Length: %zu\r\nConnection: close\r\n\r\n",
+                          status, size);
+    send_all(fd, head, (size_t)length);
+    send_all(fd, body, size);
+}
+
+/* Reads up to the end of the request's head; false if there is none within bounds. */
+static bool read_request(int fd, char request[REQUEST_MAX])
+{
+    size_t size = 0;
+    while (size < REQUEST_MAX - 1) {
+        ssize_t got = recv(fd, request + size, REQUEST_MAX - 1 - size, 0);
+        if (got <= 0)
+            return false;
+        size += (size_t)got;
+        request[size] = '\0';
+        if (strstr(request, "\r\n\r\n") != NULL)
+            return true;
+    }
+    return false;
+}
+
+static void serve_client(const struct metrics *metrics, int fd)
+{
+    static const char unknown[] = "only GET /metrics is served here\n";
+    struct timeval patience = {.tv_sec = CLIENT_PATIENCE / 1000,
+                               .tv_usec = CLIENT_PATIENCE % 1000 * 1000};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    char request[REQUEST_MAX];
+    if (!read_request(fd, request))
+        return;
+    if (strncmp(request, "GET /metrics ", strlen("GET /metrics ")) != 0) {
+        answer(fd, "404 Not Found", unknown, sizeof(unknown) - 1);
+        return;
+    }
+    size_t size;
+    char *page = make_page(metrics, &size);
+    if (page == NULL)
+        answer(fd, "503 Service Unavailable", "", 0);
+    else
+        answer(fd, "200 OK", page, size);
+    free(page);
+}
+
+static void *serve(void *argument)
+{
+    const struct metrics *metrics = argument;
+    struct pollfd events[] = {{.fd = metrics->listening, .events = POLLIN},
+                              {.fd = metrics->stop, .events = POLLIN}};
+    for (;;) {
+        if (poll(events, 2, -1) < 0)
+            continue; /* EINTR */
+        if (events[1].revents != 0)
+            return NULL;
+        int fd = accept4(metrics->listening, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            continue;
+        serve_client(metrics, fd);
+        (void)close(fd);
+    }
+}
+
+/* --- start and stop --- */
+
+static int listen_at(const char *address, int *out, struct err *err)
+{
+    struct addrinfo *found;
+    int rc = tcp_address_resolve(address, &found, err);
+    if (rc != 0)
+        return rc;
+    int reuse = 1;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) != 0)
+        rc = err_errno(err, errno, "%s: make a socket", address);
+    else if (bind(fd, found->ai_addr, found->ai_addrlen) != 0)
+        rc = errno == EADDRINUSE ? tcp_address_in_use(address, found->ai_addr, err)
+                                 : err_errno(err, errno, "%s: cannot listen there", address);
+    else if (listen(fd, 8) != 0)
+        rc = err_errno(err, errno, "%s: cannot listen there", address);
+    freeaddrinfo(found);
+    if (rc == 0)
+        *out = fd;
+    else if (fd >= 0)
+        (void)close(fd);
+    return rc;
+}
+
+int metrics_start(const char *address, const struct services *services,
+                  const struct metrics_calls *calls, struct metrics **out, struct err *err)
+{
+    struct metrics *metrics = calloc(1, sizeof(*metrics));
+    if (metrics == NULL)
+        return err_no_memory(err, "the metrics");
+    *metrics = (struct metrics){.services = services, .calls = calls, .listening = -1};
+    metrics->stop = eventfd(0, EFD_CLOEXEC);
+    int rc = metrics->stop < 0 ? err_errno(err, errno, "make an event") : 0;
+    if (rc == 0)
+        rc = listen_at(address, &metrics->listening, err);
+    if (rc == 0) {
+        int error = pthread_create(&metrics->thread, NULL, serve, metrics);
+        if (error != 0)
+            rc = err_errno(err, error, "start a thread");
+    }
+    if (rc == 0) {
+        (void)pthread_setname_np(metrics->thread, "metrics");
+        log_info("metrics", log_str("address", address));
+        *out = metrics;
+        return 0;
+    }
+    if (metrics->listening >= 0)
+        (void)close(metrics->listening);
+    if (metrics->stop >= 0)
+        (void)close(metrics->stop);
+    free(metrics);
+    return err_wrap(err, "metrics");
+}
+
+void metrics_stop(struct metrics *metrics)
+{
+    if (metrics == NULL)
+        return;
+    (void)eventfd_write(metrics->stop, 1);
+    (void)pthread_join(metrics->thread, NULL);
+    (void)close(metrics->listening);
+    (void)close(metrics->stop);
+    free(metrics);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Start and stop of the server. */
+#include "transport/server.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "rpc/queue.h"
+#include "transport/listener.h"
+#include "transport/metrics.h"
+#include "transport/server_call.h"
+
+enum {
+    /* Calls of one method that the core can take at once without asking us for more memory. */
+    ARMED_PER_METHOD = 64,
+    /* HTTP/2 window that a peer may fill ahead of us, bytes: what keeps uploads flowing. */
+    LOOKAHEAD = 4 << 20,
+    READ_CHUNK = 256 << 10,
+    METADATA_MAX = 64 << 10,
+    /* Milliseconds between pings of a client that are no offence (gRPC keepalive, A8). */
+    PING_INTERVAL_MIN = 500,
+};
+
+struct server {
+    struct rpc_queue *queue;
+    struct metrics_calls calls;
+    struct metrics *metrics; /* NULL: none */
+    struct server_flight flight;
+    struct server_listener *listeners;
+    size_t count;           /* of listeners that were made */
+    struct rpc_tag stopped; /* one listener at a time */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    size_t stopping; /* listeners whose shutdown is not over */
+};
+
+static grpc_arg int_arg(const char *key, int value)
+{
+    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
+}
+
+static grpc_server *make_core(const struct conf *conf)
+{
+    grpc_arg args[] = {
+        int_arg("grpc.http2.bdp_probe", 0),
+        int_arg("grpc.http2.lookahead_bytes", LOOKAHEAD),
+        int_arg("grpc.experimental.tcp_read_chunk_size", READ_CHUNK),
+        int_arg("grpc.experimental.tcp_min_read_chunk_size", READ_CHUNK),
+        int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)conf->message_limit),
+        int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1),
+        int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)conf->stream_limit),
+        int_arg(GRPC_ARG_MAX_METADATA_SIZE, METADATA_MAX),
+        int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN),
+        int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
+    };
+    grpc_channel_args all = {.num_args = sizeof(args) / sizeof(args[0]), .args = args};
+    return grpc_server_create(&all, NULL);
+}
+
+static int register_methods(struct server_listener *listener, struct err *err)
+{
+    listener->methods = calloc(method_count + 1, sizeof(listener->methods[0]));
+    if (listener->methods == NULL)
+        return err_no_memory(err, "the methods");
+    for (size_t i = 0; i < method_count; i++) {
+        const struct method *method = &methods[i];
+        bool has_request = method->shape == METHOD_UNARY || method->shape == METHOD_SERVER_STREAM;
+        listener->methods[i].method = method;
+        listener->methods[i].handle = grpc_server_register_method(
+            listener->core, method->path, NULL,
+            has_request ? GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER : GRPC_SRM_PAYLOAD_NONE, 0);
+        if (listener->methods[i].handle == NULL)
+            return err_set(err, ERR_INTERNAL, "the core refuses method %s", method->path);
+    }
+    for (size_t i = 0; i <= method_count; i++)
+        listener->methods[i].listener = listener;
+    return 0;
+}
+
+static int arm_methods(struct server_listener *listener, struct err *err)
+{
+    for (size_t i = 0; i <= method_count; i++)
+        for (unsigned n = 0; n < ARMED_PER_METHOD; n++) {
+            int rc = server_call_arm(&listener->methods[i], err);
+            if (rc != 0)
+                return rc;
+        }
+    return 0;
+}
+
+/* What was made is left in the listener, for stop_listeners to take down. */
+static int open_listener(struct server *server, struct server_listener *listener, struct err *err)
+{
+    const struct conf_listener *conf = listener->conf;
+    listener->core = make_core(listener->services->conf);
+    if (listener->core == NULL)
+        return err_set(err, ERR_INTERNAL, "the core makes no server");
+    server->count++;
+    grpc_server_register_completion_queue(listener->core, listener->queue, NULL);
+    int rc = register_methods(listener, err);
+    if (rc == 0)
+        rc = listener_bind(listener->core, conf, err);
+    return rc;
+}
+
+static int open_listeners(struct server *server, struct err *err)
+{
+    for (size_t i = 0; i < server->listeners[0].services->conf->listener_count; i++) {
+        int rc = open_listener(server, &server->listeners[i], err);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* All addresses are open: only now may clients be served, so that a failed start serves none. */
+static int serve(struct server *server, struct err *err)
+{
+    static const char *const access[] = {"read", "write", "admin"};
+    for (size_t i = 0; i < server->count; i++) {
+        struct server_listener *listener = &server->listeners[i];
+        grpc_server_start(listener->core);
+        int rc = arm_methods(listener, err);
+        if (rc != 0)
+            return rc;
+        log_info("listening", log_str("address", listener->conf->address),
+                 log_str("access", access[listener->conf->access]));
+    }
+    return 0;
+}
+
+static void on_stopped(struct rpc_tag *tag, bool ok)
+{
+    (void)ok;
+    struct server *server = (struct server *)((char *)tag - offsetof(struct server, stopped));
+    (void)pthread_mutex_lock(&server->lock);
+    server->stopping--;
+    (void)pthread_cond_signal(&server->changed);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+/* Waits for the listeners' shutdown; false if GRACE milliseconds passed first. */
+static bool wait_stopped(struct server *server, int64_t grace)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += grace / 1000;
+    until.tv_nsec += grace % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    int rc = 0;
+    (void)pthread_mutex_lock(&server->lock);
+    while (server->stopping != 0 && rc == 0)
+        rc = pthread_cond_timedwait(&server->changed, &server->lock, &until);
+    bool done = server->stopping == 0;
+    (void)pthread_mutex_unlock(&server->lock);
+    return done;
+}
+
+static void stop_listeners(struct server *server, int64_t grace)
+{
+    (void)pthread_mutex_lock(&server->lock);
+    server->stopping = server->count;
+    (void)pthread_mutex_unlock(&server->lock);
+    server->stopped.done = on_stopped;
+    for (size_t i = 0; i < server->count; i++) {
+        struct server_listener *listener = &server->listeners[i];
+        atomic_store(&listener->stopping, true);
+        grpc_server_shutdown_and_notify(listener->core, listener->queue, &server->stopped);
+    }
+    if (!wait_stopped(server, grace)) {
+        log_warning("cancelling-calls", log_num("after_ms", grace));
+        for (size_t i = 0; i < server->count; i++)
+            grpc_server_cancel_all_calls(server->listeners[i].core);
+    }
+    while (!wait_stopped(server, 1000))
+        continue;
+}
+
+int server_start(const struct services *services, struct server **out, struct err *err)
+{
+    const struct conf *conf = services->conf;
+    struct server *server = calloc(1, sizeof(*server));
+    if (server == NULL)
+        return err_no_memory(err, "the server");
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_mutex_init(&server->lock, NULL);
+    (void)pthread_cond_init(&server->changed, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    int rc = server_flight_init(&server->flight, err);
+    if (rc == 0)
+        rc = metrics_calls_init(&server->calls, err);
+    if (rc == 0)
+        rc = rpc_queue_new(conf->pollers, &server->queue, err);
+    server->listeners = calloc(conf->listener_count, sizeof(server->listeners[0]));
+    if (rc == 0 && server->listeners == NULL)
+        rc = err_no_memory(err, "the listeners");
+    for (size_t i = 0; rc == 0 && i < conf->listener_count; i++)
+        server->listeners[i] = (struct server_listener){.services = services,
+                                                        .conf = &conf->listeners[i],
+                                                        .queue = rpc_queue_core(server->queue),
+                                                        .calls = &server->calls,
+                                                        .flight = &server->flight};
+    if (rc == 0)
+        rc = open_listeners(server, err);
+    if (rc == 0 && conf->metrics_address != NULL)
+        rc = metrics_start(conf->metrics_address, services, &server->calls, &server->metrics, err);
+    if (rc == 0)
+        rc = serve(server, err);
+    if (rc != 0) {
+        server_stop(server, 0);
+        return rc;
+    }
+    *out = server;
+    return 0;
+}
+
+void server_stop(struct server *server, int64_t grace)
+{
+    if (server == NULL)
+        return;
+    stop_listeners(server, grace);
+    server_flight_fini(&server->flight);
+    for (size_t i = 0; i < server->count; i++) {
+        grpc_server_destroy(server->listeners[i].core);
+        free(server->listeners[i].methods);
+    }
+    rpc_queue_free(server->queue);
+    metrics_stop(server->metrics);
+    metrics_calls_fini(&server->calls);
+    free(server->listeners);
+    (void)pthread_cond_destroy(&server->changed);
+    (void)pthread_mutex_destroy(&server->lock);
+    free(server);
+}

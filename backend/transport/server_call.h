@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A call on the side of the gRPC core. The states of one:
+ *
+ *   armed      handed to the core, which fills it when a client calls its method
+ *   handling   the handler has it and owes a request (call_receive, call_send..., call_finish...)
+ *   receiving, sending, finishing   a batch is under way
+ *   ended      `end` was delivered; freed once the core has reported the call closed
+ *
+ * For streams the core also reports their close on a tag of its own, at any time, which makes
+ * is_cancelled true if the call did not end by itself.
+ */
+#ifndef ASSETD_TRANSPORT_SERVER_CALL_H
+#define ASSETD_TRANSPORT_SERVER_CALL_H
+
+#include <grpc/grpc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "service/services.h"
+#include "transport/metrics.h"
+
+struct server_call;
+
+/* One method as registered at one listener's server. */
+struct server_method {
+    const struct method *method; /* NULL: whatever the table does not have */
+    void *handle;                /* the core's */
+    struct server_listener *listener;
+};
+
+/* One listener, with a server of the core's to itself: that tells which way a call came. */
+struct server_listener {
+    const struct services *services;
+    const struct conf_listener *conf;
+    grpc_server *core;
+    grpc_completion_queue *queue;
+    struct server_method *methods; /* method_count, and one more for unknown ones */
+    atomic_bool stopping;
+    struct metrics_calls *calls;
+    struct server_flight *flight;
+};
+
+/* Calls that exist, armed or under way: at 0 the queue may be shut down. */
+struct server_flight {
+    pthread_mutex_t lock;
+    pthread_cond_t empty;
+    size_t count;
+    struct server_call *spare; /* freed calls, kept for the next */
+};
+
+int server_flight_init(struct server_flight *flight, struct err *err);
+/* Waits until no call is left, and gives back the spare ones. */
+void server_flight_fini(struct server_flight *flight);
+
+/* Makes a call and hands it to the core, for the next client that calls METHOD. */
+int server_call_arm(struct server_method *method, struct err *err);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set-up that tests of handlers share. */
+#include "fake_services.h"
+
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka needs those above. */
+#include <cmocka.h>
+
+static const char *const ci[] = {"ci"};
+static const char *const readers[] = {"ci", "alice"};
+static const char *const narrow[] = {"", "small"};
+
+static char folder[] = "/tmp/assetd-test-XXXXXX";
+static char paths[FAKE_INSTANCES][sizeof(folder) + 2];
+static struct conf_instance instances[FAKE_INSTANCES];
+static struct conf conf = {.instances = instances, .instance_count = FAKE_INSTANCES};
+static struct arena blobs;
+
+struct services fake_services = {.conf = &conf};
+const struct conf_listener fake_listener = {
+    .address = "unix:/all", .access = CONF_ACCESS_WRITE, .all_instances = true};
+const struct conf_listener fake_narrow_listener = {
+    .address = "unix:/narrow",
+    .access = CONF_ACCESS_WRITE,
+    .instances = {.names = (const char **)narrow, .count = 2}};
+const struct conf_listener fake_admin_listener = {
+    .address = "unix:/admin", .access = CONF_ACCESS_ADMIN, .all_instances = true};
+
+static void configure(unsigned index, const char *name)
+{
+    (void)snprintf(paths[index], sizeof(paths[index]), "%s/%u", folder, index);
+    instances[index] = (struct conf_instance){
+        .name = name,
+        .storage = paths[index],
+        .quota = 64 << 20,
+        .index_quota = 16 << 20,
+        .digest_functions = {DIGEST_SHA256, DIGEST_SHA1},
+        .digest_function_count = 2,
+        .any_may_push = true,
+        .any_may_pull = true,
+    };
+}
+
+int fake_services_set_up(void **state)
+{
+    (void)state;
+    struct err err;
+    assert_non_null(mkdtemp(folder));
+    arena_init(&blobs);
+    configure(FAKE_MAIN, "");
+    configure(FAKE_KERNEL, "team/kernel");
+    configure(FAKE_INDEX, "index");
+    configure(FAKE_SMALL, "small");
+    instances[FAKE_KERNEL].digest_function_count = 1;
+    instances[FAKE_KERNEL].any_may_push = false;
+    instances[FAKE_KERNEL].push = (struct conf_names){(const char **)ci, 1};
+    instances[FAKE_KERNEL].any_may_pull = false;
+    instances[FAKE_KERNEL].pull = (struct conf_names){(const char **)readers, 2};
+    instances[FAKE_INDEX].index_only = true;
+    instances[FAKE_SMALL].quota = 1 << 20;
+    log_set_level(LOG_LEVEL_WARNING);
+    if (pool_new("test", 1, &fake_services.workers, &err) != 0 ||
+        instances_open(&conf, fake_services.workers, &fake_services.instances, &err) != 0)
+        fail_msg("%s", err.msg);
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *position)
+{
+    (void)status, (void)type, (void)position;
+    return remove(path);
+}
+
+int fake_services_tear_down(void **state)
+{
+    (void)state;
+    instances_close(fake_services.instances);
+    pool_free(fake_services.workers);
+    arena_fini(&blobs);
+    return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+const struct method *fake_method(const char *name)
+{
+    for (size_t i = 0; i < method_count; i++) {
+        const char *path = methods[i].path;
+        size_t length = strlen(path), end = strlen(name);
+        if (length > end && strcmp(path + length - end, name) == 0 &&
+            (path[length - end - 1] == '.' || path[length - end - 1] == '/'))
+            return &methods[i];
+    }
+    fail_msg("there is no method %s", name);
+    return NULL;
+}
+
+void fake_run_as(struct fake_call *fake, const char *method, const ProtobufCMessage *request,
+                 const struct conf_listener *listener, const char *identity)
+{
+    fake_call_init(fake, &fake_services, fake_method(method), listener, identity);
+    fake_call_start(fake, request);
+    assert_true(fake->ended);
+}
+
+void fake_run(struct fake_call *fake, const char *method, const ProtobufCMessage *request)
+{
+    fake_run_as(fake, method, request, &fake_listener, "");
+}
+
+static void *allocate(size_t size)
+{
+    void *memory = arena_alloc(&blobs, size);
+    assert_non_null(memory);
+    return memory;
+}
+
+static void parse(const struct fake_blob *blob, struct digest *digest)
+{
+    struct err err;
+    assert_int_equal(digest_parse(DIGEST_SHA256, blob->hash, strlen(blob->hash),
+                                  (int64_t)blob->size, digest, &err),
+                     0);
+}
+
+struct fake_blob *fake_blob_of(const void *data, size_t size)
+{
+    struct err err;
+    struct digest digest;
+    char hex[2 * DIGEST_HASH_MAX + 1];
+    struct fake_blob *blob = allocate(sizeof(*blob));
+    blob->data = (uint8_t *)arena_copy(&blobs, data, size);
+    blob->size = size;
+    assert_non_null(blob->data);
+    assert_int_equal(digest_compute(DIGEST_SHA256, data, size, &digest, &err), 0);
+    blob->hash = arena_strdup(&blobs, digest_hex(&digest, hex));
+    assert_non_null(blob->hash);
+    build__bazel__remote__execution__v2__digest__init(&blob->digest);
+    blob->digest.hash = blob->hash;
+    blob->digest.size_bytes = (int64_t)size;
+    return blob;
+}
+
+struct fake_blob *fake_blob_random(size_t size, uint32_t seed)
+{
+    uint8_t *data = malloc(size + 1);
+    assert_non_null(data);
+    for (size_t i = 0; i < size; i++) {
+        seed = seed * 1664525 + 1013904223;
+        data[i] = (uint8_t)(seed >> 24);
+    }
+    struct fake_blob *blob = fake_blob_of(data, size);
+    free(data);
+    return blob;
+}
+
+void fake_store(unsigned instance, const struct fake_blob *blob)
+{
+    struct cas_blob stored = {.data = {blob->data, blob->size}};
+    parse(blob, &stored.digest);
+    cas_put(instances_at(fake_services.instances, instance)->cas, NULL, &stored, 1);
+    assert_int_equal(stored.err.code, ERR_OK);
+}
+
+bool fake_has(unsigned instance, const struct fake_blob *blob)
+{
+    struct digest digest;
+    bool present;
+    parse(blob, &digest);
+    cas_find(instances_at(fake_services.instances, instance)->cas, NULL, &digest, 1, &present);
+    return present;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The directory of a store: made, taken over, foreign, newer, locked. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "scratch.h"
+#include "store/directory.h"
+
+static int setup(void **state)
+{
+    struct scratch *scratch = malloc(sizeof(*scratch));
+    scratch_init(scratch);
+    *state = scratch;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    scratch_fini(*state);
+    free(*state);
+    return 0;
+}
+
+static void make_folder(const struct scratch *scratch, const char *path)
+{
+    char joined[PATH_MAX];
+    assert_int_equal(mkdir(scratch_path(scratch, path, joined), 0755), 0);
+}
+
+static void test_is_made_and_found_again(void **state)
+{
+    const struct scratch *scratch = *state;
+    char storage[PATH_MAX];
+    char expected[PATH_MAX];
+    struct store_directory directory;
+    struct err err;
+    struct stat st;
+    scratch_path(scratch, "not/there/yet", storage);
+    assert_int_equal(store_directory_open(storage, "cas", 1, &directory, &err), 0);
+    assert_true(directory.is_new);
+    assert_string_equal(directory.path, scratch_path(scratch, "not/there/yet/cas", expected));
+    assert_int_equal(fstat(directory.fd, &st), 0);
+    assert_int_equal(st.st_mode & 0027, 0);
+    char id[33];
+    memcpy(id, directory.id, sizeof(id));
+    assert_int_equal(strlen(id), 32);
+    store_directory_close(&directory);
+    assert_int_equal(store_directory_open(storage, "cas", 1, &directory, &err), 0);
+    assert_false(directory.is_new);
+    assert_string_equal(directory.id, id);
+    store_directory_close(&directory);
+    /* Another store beside it has an id of its own. */
+    assert_int_equal(store_directory_open(storage, "index", 1, &directory, &err), 0);
+    assert_true(directory.is_new);
+    assert_string_not_equal(directory.id, id);
+    store_directory_close(&directory);
+}
+
+static void test_empty_and_half_made_ones_are_taken_over(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory directory;
+    struct err err;
+    make_folder(scratch, "cas");
+    make_folder(scratch, "cas/lost+found");
+    make_folder(scratch, "index");
+    scratch_write(scratch, "index/format.new", "asse");
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    assert_true(directory.is_new);
+    store_directory_close(&directory);
+    assert_int_equal(store_directory_open(scratch->path, "index", 1, &directory, &err), 0);
+    assert_true(directory.is_new);
+    store_directory_close(&directory);
+    assert_true(scratch_exists(scratch, "index/format"));
+    assert_false(scratch_exists(scratch, "index/format.new"));
+    assert_false(scratch_exists(scratch, "assetd"));
+}
+
+static void test_foreign_ones_are_left_alone(void **state)
+{
+    const struct scratch *scratch = *state;
+    char expected[PATH_MAX];
+    struct store_directory directory;
+    struct err err;
+    make_folder(scratch, "cas");
+    make_folder(scratch, "cas/objects");
+    scratch_write(scratch, "cas/objects/e3", "content of the old server");
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+        assert_string_equal(directory.path, scratch_path(scratch, "assetd/cas", expected));
+        assert_int_equal(directory.is_new, round == 0);
+        store_directory_close(&directory);
+    }
+    assert_true(scratch_exists(scratch, "cas/objects/e3"));
+    assert_false(scratch_exists(scratch, "cas/format"));
+    /* Ours is found where it is after the foreign one was taken away. */
+    char joined[PATH_MAX];
+    assert_int_equal(unlink(scratch_path(scratch, "cas/objects/e3", joined)), 0);
+    assert_int_equal(rmdir(scratch_path(scratch, "cas/objects", joined)), 0);
+    assert_int_equal(rmdir(scratch_path(scratch, "cas", joined)), 0);
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    assert_string_equal(directory.path, expected);
+    assert_false(directory.is_new);
+    store_directory_close(&directory);
+}
+
+static void test_nowhere_to_go_is_refused(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory directory;
+    struct err err;
+    make_folder(scratch, "cas");
+    scratch_write(scratch, "cas/something", "x");
+    make_folder(scratch, "assetd");
+    make_folder(scratch, "assetd/cas");
+    scratch_write(scratch, "assetd/cas/something", "x");
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err),
+                     -ERR_PRECONDITION);
+}
+
+static void refuse(const struct scratch *scratch, const char *format, const char *reason)
+{
+    struct store_directory directory;
+    struct err err;
+    scratch_write(scratch, "cas/format", format);
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err),
+                     -ERR_PRECONDITION);
+    assert_non_null(strstr(err.msg, reason));
+}
+
+static void test_what_is_newer_or_else_is_refused(void **state)
+{
+    const struct scratch *scratch = *state;
+    make_folder(scratch, "cas");
+    refuse(scratch, "assetd cas 2 00112233445566778899aabbccddeeff\n", "version 2");
+    refuse(scratch, "assetd cas 999999999999 00112233445566778899aabbccddeeff\n", "version");
+    refuse(scratch, "assetd index 1 00112233445566778899aabbccddeeff\n", "kind index");
+    refuse(scratch, "assetd cas 1 0011\n", "no id");
+    refuse(scratch, "something else", "not a format file");
+    refuse(scratch, "", "not a format file");
+}
+
+static void test_a_second_opening_is_refused(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory first;
+    struct store_directory second;
+    struct err err;
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &first, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err),
+                     -ERR_UNAVAILABLE);
+    /* The refused one must not have taken the first one's lock away. */
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err),
+                     -ERR_UNAVAILABLE);
+    store_directory_close(&first);
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err), 0);
+    store_directory_close(&second);
+}
+
+static void test_another_process_is_refused_with_the_pid(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory directory;
+    struct err err;
+    char expected[64];
+    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    (void)snprintf(expected, sizeof(expected), "process %d", (int)getpid());
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct store_directory other;
+        int rc = store_directory_open(scratch->path, "cas", 1, &other, &err);
+        _exit(rc == -ERR_UNAVAILABLE && strstr(err.msg, expected) != NULL ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    store_directory_close(&directory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_is_made_and_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_empty_and_half_made_ones_are_taken_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_ones_are_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nowhere_to_go_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_newer_or_else_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_second_opening_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_process_is_refused_with_the_pid, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
