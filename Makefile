@@ -4,7 +4,9 @@
 # VARIANT=release (default) builds to build/, the others to build/VARIANT/:
 #   debug  -O0 -g3;  asan  AddressSanitizer and UBSan;  tsan  ThreadSanitizer (unit tests only)
 
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=$(shell nproc) --no-print-directory
+endif
 
 VARIANT ?= release
 ifeq ($(origin CC),default)
@@ -60,6 +62,7 @@ SHELL_FILES := .ci/run $(wildcard deploy/demo/*.sh) $(wildcard deploy/nginx/auth
 
 .PHONY: all help deps up test unit check format-check layers shellcheck compilers sanitizers format clean
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: $(PROGRAMS) ## build build/assetd and build/assetctl
 
@@ -72,7 +75,7 @@ deps: ## install what is missing, from Debian's packages (apt-get; root or sudo)
 
 up: deps ## run assetd and nginx in the foreground, below RUN=./run, ports PULL_PORT and PUSH_PORT
 	@$(MAKE) all
-	@RUN='$(RUN)' PULL_PORT='$(PULL_PORT)' PUSH_PORT='$(PUSH_PORT)' ASSETD='$(O)/assetd' deploy/demo/up.sh
+	@RUN='$(RUN)' PULL_PORT='$(PULL_PORT)' PUSH_PORT='$(PUSH_PORT)' ASSETD='$(O)/assetd' exec deploy/demo/up.sh
 
 test: ## all tests: unit, nginx, end to end; real nginx, bst and casd; ends with 'N passed, ...'
 	@$(MAKE) deps DEPS_FOR=test

@@ -54,6 +54,7 @@ struct asset_index {
     struct asset_use *written_uses; /* room for ASSET_USES_MAX */
     int64_t upkeep_at;              /* when the last one was */
     bool is_upkeep_due;             /* whatever the clock says */
+    bool has_upkeep_failed;         /* the last one; the next is not hurried then */
 };
 
 static int64_t system_now(void)
@@ -255,7 +256,8 @@ static void upkeep(struct asset_index *index)
 {
     struct err err;
     index->upkeep_at = index->now();
-    if (commit_upkeep(index, true, &index->is_upkeep_due, &err) != 0)
+    index->has_upkeep_failed = commit_upkeep(index, true, &index->is_upkeep_due, &err) != 0;
+    if (index->has_upkeep_failed)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg), log_str("answer", "it is tried again in a minute"));
 }
@@ -305,6 +307,12 @@ static void write_one(struct asset_index *index, struct asset_write *write)
     size_t evicted = 0;
     struct err err;
     int rc = commit_writes(index, write, end, &err);
+    if (rc == -ERR_ABORTED) {
+        /* What was fetched of late shall not go; if that cannot be written either, it may. */
+        bool more;
+        struct err ignored;
+        (void)commit_upkeep(index, false, &more, &ignored);
+    }
     for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
         rc = asset_tables_make_room(&index->tables, size + ASSET_PUT_COST * write->key_count,
                                     attempt, &evicted, &err);
@@ -406,7 +414,7 @@ static void *writer_thread(void *argument)
         index->first = NULL;
         index->last = &index->first;
         is_over = index->is_stopping && first == NULL;
-        index->is_upkeep_due |= index->are_uses_many;
+        index->is_upkeep_due |= index->are_uses_many && !index->has_upkeep_failed;
         index->are_uses_many = false;
         (void)pthread_mutex_unlock(&index->lock);
         if (!is_over && is_upkeep_due(index))

@@ -29,7 +29,8 @@ enum {
     WRITE_SHARE = 4,            /* of the file, for one write at most */
     TRANSACTION_MAX = 32 << 20, /* bytes */
     ROW_COST = 160,             /* bytes of an asset in all tables but that of records */
-    EVICT_STEP = 256 << 10,     /* bytes that a transaction evicts which does nothing else */
+    SHRINK_STEPS = 256,         /* transactions in which to evict a whole file, or more: */
+    SHRINK_STEP_MAX = 4 << 20,  /* bytes that one evicts at most */
     ROOM_ATTEMPTS = 3,          /* by eviction; one more rewrites the file */
     STEP_BYTES = 1 << 20,       /* of memory for one step of a walk */
 };
@@ -601,13 +602,22 @@ static int find_sequence(struct asset_tables *tables, struct err *err)
 /* Evicts down to the limit, a little at a time, then writes the file anew. */
 static int shrink(struct asset_tables *tables, struct err *err)
 {
+    size_t step = asset_db_excess_size(tables->db) / SHRINK_STEPS;
+    if (step > SHRINK_STEP_MAX)
+        step = SHRINK_STEP_MAX;
     size_t evicted = 0;
-    size_t count;
-    do {
-        if (evict_apart(tables, EVICT_STEP, true, &count, err) != 0)
-            return -(int)err->code;
-        evicted += count;
-    } while (count > 0);
+    size_t count = 1;
+    while (count > 0) {
+        int rc = evict_apart(tables, step, true, &count, err);
+        if (rc == -ERR_ABORTED && step > 1) { /* less needs fewer pages to be copied */
+            step /= 2;
+            count = 1;
+        } else if (rc != 0) {
+            return rc;
+        } else {
+            evicted += count;
+        }
+    }
     struct err rewrite_err;
     if (asset_db_rewrite(tables->db, &rewrite_err) != 0)
         log_warning("index-not-shrunk", log_str("path", tables->path),

@@ -35,10 +35,16 @@ static inline int scratch_remove_one(const char *path, const struct stat *st, in
     return remove(path);
 }
 
+/* Removes PATH with all below it. */
+static inline void scratch_remove(const char *path)
+{
+    if (nftw(path, scratch_remove_one, 32, FTW_DEPTH | FTW_PHYS) != 0)
+        abort();
+}
+
 static inline void scratch_fini(struct scratch *scratch)
 {
-    if (nftw(scratch->path, scratch_remove_one, 32, FTW_DEPTH | FTW_PHYS) != 0)
-        abort();
+    scratch_remove(scratch->path);
 }
 
 /* PATH below the folder, in a buffer of the caller. Returns it. */

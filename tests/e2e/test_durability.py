@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was acknowledged stays, whatever happens; what was not finished leaves no trace."""
+
+import concurrent.futures
+import itertools
+import signal
+import threading
+
+import grpc
+import pytest
+
+from lib.client import fails, pieces
+from lib.content import Tree, digest_of, noise
+from lib.server import PATIENCE, bytes_below, files_below
+
+MIB = 1 << 20
+
+
+def push_until_it_breaks(client, numbers, acknowledged):
+    """Pushes assets with a tree each; notes those that were answered."""
+    try:
+        for number in numbers:
+            tree = Tree({"sub": {"file": b"file %d" % number}, "same": b"in all of them"})
+            client.upload_tree(tree)
+            artifact = client.upload(b"artifact %d" % number)
+            client.push_blob(
+                [f"urn:strong:{number}", f"urn:weak:{number}"],
+                artifact,
+                references_directories=[tree.root],
+            )
+            acknowledged.append(number)
+    except grpc.RpcError as error:
+        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), error
+
+
+def check_assets(client, numbers):
+    for number in numbers:
+        artifact = digest_of(b"artifact %d" % number)
+        assert client.fetch_blob(f"urn:weak:{number}").blob_digest == artifact
+        assert client.read(artifact) == b"artifact %d" % number
+        assert client.read(digest_of(b"file %d" % number)) == b"file %d" % number
+
+
+def test_every_acknowledged_push_survives_kill_9(server):
+    """Twenty rounds, in each of which it is killed in the middle of pushes of four clients."""
+    counter = itertools.count()
+    everything = []
+    for round_ in range(20):
+        acknowledged = []
+        clients = [server.client() for _ in range(4)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            pushes = [
+                pool.submit(push_until_it_breaks, client, counter, acknowledged)
+                for client in clients
+            ]
+            while len(acknowledged) < 3 + round_:
+                assert not all(push.done() for push in pushes), server.log()
+            server.kill()
+            for push in pushes:
+                push.result(PATIENCE)
+        server.close_clients()
+        server.start()
+        check_assets(server.client(), acknowledged)
+        everything.extend(acknowledged)
+    check_assets(server.client(), everything)
+    assert files_below(server.storage / "cas" / "uploads") == []
+
+
+def test_a_restart_keeps_everything(server):
+    client = server.client()
+    data = noise(3 * MIB, "kept")
+    client.write(data)
+    tree = Tree({"a": {"b": noise(100_000, "also kept")}})
+    client.upload_tree(tree)
+    client.push_directory("urn:a", tree.root, {"q": "v"})
+    client.push_blob("urn:a", digest_of(data), references_directories=[tree.root])
+    for end in (server.stop, server.kill, server.stop):
+        end()
+        server.start()
+        client = server.client()
+        assert client.fetch_directory("urn:a", {"q": "v"}).root_directory_digest == tree.root
+        assert client.fetch_blob("urn:a").blob_digest == digest_of(data)
+        assert client.read(digest_of(data)) == data
+        everything = [digest_of(blob) for blob in tree.blobs.values()]
+        assert client.find_missing(everything) == []
+
+
+def big_blob(seed):
+    """256 MiB, quickly made."""
+    return noise(MIB, seed) * 256
+
+
+def test_sigterm_during_a_large_upload_and_download(assetd):
+    """Neither ends by itself; after the grace both are cut off."""
+    server = assetd(shutdown_grace="1s")
+    client = server.client()
+    there, coming = big_blob("there"), big_blob("coming")
+    client.write(there, chunk=2 * MIB)
+
+    download = client.read_stream(client.read_name(digest_of(there)), timeout=None)
+    first = next(download).data
+    assert first == there[: len(first)]
+
+    half_way, end = threading.Event(), threading.Event()
+
+    def requests():
+        for number, piece in enumerate(
+            pieces(client.write_name(digest_of(coming)), coming, 2 * MIB)
+        ):
+            if number == 64:
+                half_way.set()
+                end.wait(PATIENCE)
+            yield piece
+
+    upload = client.write_stream(requests(), timeout=None)
+    assert half_way.wait(PATIENCE)
+    server.signal()
+    try:
+        assert server.wait() == 0
+    finally:
+        end.set()
+    for call in (upload.result, lambda: list(download)):
+        with pytest.raises(grpc.RpcError) as info:
+            call()
+        assert info.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+    server.close_clients()
+    server.start()
+    client = server.client()
+    assert client.find_missing([digest_of(coming), digest_of(there)]) == [digest_of(coming)]
+    with fails("NOT_FOUND"):
+        client.read(digest_of(coming))
+    with fails("FAILED_PRECONDITION"):
+        client.push_blob("urn:a", digest_of(coming))
+    assert files_below(server.storage / "cas" / "uploads") == []
+    assert client.read(digest_of(there)) == there
+    assert client.write(coming, chunk=2 * MIB) == len(coming)
+
+
+def test_sigterm_lets_calls_in_flight_end(assetd):
+    """Within the grace an upload is taken to its end, and answered."""
+    server = assetd(shutdown_grace="60s")
+    client = server.client()
+    data = noise(8 * MIB, "in flight")
+    half_way, end = threading.Event(), threading.Event()
+
+    def requests():
+        for number, piece in enumerate(pieces(client.write_name(digest_of(data)), data, MIB)):
+            if number == 4:
+                half_way.set()
+                end.wait(PATIENCE)
+            yield piece
+
+    upload = client.write_stream(requests())
+    assert half_way.wait(PATIENCE)
+    server.signal()
+    # New calls are refused before the old ones have ended.
+    while True:
+        try:
+            with server_client(server) as late:
+                late.health(timeout=2)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            break
+    end.set()
+    assert upload.result(PATIENCE).committed_size == len(data)
+    assert server.wait() == 0
+    server.close_clients()
+    server.start()
+    assert server.client().read(digest_of(data)) == data
+
+
+def server_client(server):
+    """One that is closed by its user, while others go on."""
+    client = server.client(server.push)
+    server.clients.remove(client)
+    return client
+
+
+def test_sigint_ends_it_as_well(server):
+    server.client().upload(b"x")
+    server.close_clients()
+    server.signal(signal.SIGINT)
+    assert server.wait() == 0
+
+
+# The quota
+
+
+QUOTA = 8 * MIB
+SIZE = 100_000
+
+
+@pytest.fixture
+def small(assetd, folder):
+    return assetd(instances=[{"name": "", "storage": str(folder / "storage"), "quota": "8MiB"}])
+
+
+def test_the_quota_is_never_exceeded(small, folder):
+    """All that is on the disk counts, looked at between uploads of all sizes."""
+    client = small.client()
+    cas = folder / "storage" / "cas"
+    for number in range(150):
+        size = (1000, 30_000, 100_000, 700_000)[number % 4]
+        client.write(noise(size, number), chunk=50_000)
+        assert bytes_below(cas) <= QUOTA
+    # It is used, too: nothing went before it had to.
+    assert bytes_below(cas) > QUOTA * 3 // 4
+
+
+def test_nothing_is_evicted_while_there_is_room(small):
+    client = small.client()
+    blobs = [noise(SIZE, number) for number in range(60)]
+    for blob in blobs:
+        client.upload(blob)
+    assert client.find_missing([digest_of(blob) for blob in blobs]) == []
+
+
+def test_the_least_recently_used_goes_first(small):
+    """Of a hundred blobs, ten of them used again and again in different ways."""
+    client = small.client()
+    blobs = [noise(SIZE, number) for number in range(200)]
+    digests = [digest_of(blob) for blob in blobs]
+    used = range(0, 30, 6)
+    uses = [
+        lambda digest: client.find_missing([digest]),
+        client.read,
+        lambda digest: client.batch_read([digest]),
+        lambda digest: client.upload(blobs[digests.index(digest)]),
+        lambda digest: client.write(blobs[digests.index(digest)]),
+    ]
+    for number, blob in enumerate(blobs):
+        client.upload(blob)
+        if number >= 30:
+            for position, use in zip(used, uses):
+                use(digests[position])
+    missing = {digest.hash for digest in client.find_missing(digests)}
+    there = [number for number, digest in enumerate(digests) if digest.hash not in missing]
+    # Those in use, and of the others the last, without a gap.
+    assert there[: len(used)] == list(used)
+    rest = there[len(used) :]
+    assert rest == list(range(rest[0], 200))
+    assert len(there) * SIZE > QUOTA * 3 // 4
+
+
+def test_the_order_of_use_survives_a_restart(small):
+    client = small.client()
+    blobs = [noise(SIZE, number) for number in range(70)]
+    digests = [digest_of(blob) for blob in blobs]
+    for blob in blobs:
+        client.upload(blob)
+    assert client.find_missing(digests[:10]) == []
+    small.restart()
+    client = small.client()
+    for number in range(70, 100):
+        client.upload(noise(SIZE, number))
+    missing = client.find_missing(digests)
+    assert missing
+    assert missing == digests[10 : 10 + len(missing)]
+
+
+def test_a_blob_larger_than_the_quota_evicts_nothing(small):
+    client = small.client()
+    blobs = [noise(SIZE, number) for number in range(60)]
+    for blob in blobs:
+        client.upload(blob)
+    large = noise(QUOTA + 1)
+    with fails("RESOURCE_EXHAUSTED"):
+        client.write(large)
+    with fails("RESOURCE_EXHAUSTED"):
+        client.write(large, chunk=1000)
+    assert client.find_missing([digest_of(blob) for blob in blobs]) == []
+    assert not client.has(digest_of(large))
+
+
+def test_a_batch_with_one_that_does_not_fit(assetd, folder):
+    """The others of the batch are taken."""
+    server = assetd(instances=[{"name": "", "storage": str(folder / "storage"), "quota": "1MiB"}])
+    client = server.client()
+    small, large = b"small", noise(2 * MIB)
+    answers = client.batch_update([(digest_of(large), large), (digest_of(small), small)])
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert [answer.status.code for answer in answers] == [exhausted, 0]
+    assert client.read(digest_of(small)) == small
+
+
+def test_a_smaller_quota_after_a_restart(small, folder):
+    client = small.client()
+    for number in range(70):
+        client.upload(noise(SIZE, number))
+    small.stop()
+    small.configure(
+        instances=[{"name": "", "storage": str(folder / "storage"), "quota": "4MiB"}]
+    )
+    small.start()
+    client = small.client()
+    client.upload(b"one more")
+    assert bytes_below(folder / "storage" / "cas") <= QUOTA // 2
+    digests = [digest_of(noise(SIZE, number)) for number in range(70)]
+    missing = client.find_missing(digests)
+    assert missing == digests[: len(missing)]
+    assert len(missing) < 45
