@@ -45,7 +45,7 @@ static void read_boot_id(char *id, size_t size)
     id[strcspn(id, " \n")] = '\0';
 }
 
-int cas_state_write(struct cas *cas, bool clean, struct err *err)
+static int write_state(const struct cas *cas, bool clean, struct err *err)
 {
     char text[128];
     int dir = cas->directory.fd;
@@ -58,6 +58,14 @@ int cas_state_write(struct cas *cas, bool clean, struct err *err)
         (fsync(fd) != 0 || renameat(dir, STATE_NEW, dir, CAS_STATE) != 0 || fsync(dir) != 0))
         rc = cas_file_errno(err, errno, "write the state file");
     (void)close(fd);
+    return rc;
+}
+
+int cas_state_write(struct cas *cas, bool clean, struct err *err)
+{
+    int rc = write_state(cas, clean, err);
+    if (rc == -ERR_EXHAUSTED && cas_room_relieve(cas, cas->block))
+        rc = write_state(cas, clean, err);
     return rc;
 }
 
@@ -207,9 +215,10 @@ static void suspect_all(struct cas *cas)
     cas->suspects = cas->table.count;
     cas->state_outstanding = cas->suspects != 0;
     if (cas->suspects != 0)
-        log_warning("cas-suspect", log_str("path", cas->directory.path),
-                    log_num("blobs-to-verify", (int64_t)cas->suspects),
-                    log_str("reason", "it was not closed before the machine stopped"));
+        log_warning(
+            "cas-suspect", log_str("path", cas->directory.path),
+            log_num("blobs-to-verify", (int64_t)cas->suspects),
+            log_str("reason", "it was not closed, and what the kernel had in memory is lost"));
 }
 
 static int count_fixed(struct cas *cas, struct err *err)
@@ -238,8 +247,11 @@ static int load(struct cas *cas, struct err *err)
     read_boot_id(cas->boot_id, sizeof(cas->boot_id));
     enum ending ending = read_state(cas);
     /* What a killed process wrote is still in the kernel's cache, and not on the disk yet. */
-    if (ending == ENDED_POWER_CUT ||
-        (ending == ENDED_KILLED && cas_disk.syncfs(cas->blobs_fd) != 0))
+    if (ending == ENDED_KILLED && cas_disk.syncfs(cas->blobs_fd) != 0) {
+        (void)unlinkat(cas->directory.fd, CAS_STATE, 0);
+        ending = ENDED_POWER_CUT;
+    }
+    if (ending == ENDED_POWER_CUT)
         suspect_all(cas);
     if (cas->fixed > cas->limit)
         return err_set(err, ERR_INVALID,
@@ -247,6 +259,9 @@ static int load(struct cas *cas, struct err *err)
                        " that an empty store takes",
                        cas->quota, cas->fixed + (cas->quota - cas->limit));
     (void)cas_room_shrink(cas);
+    log_info("cas-open", log_str("path", cas->directory.path),
+             log_num("blobs", (int64_t)cas->table.count), log_num("bytes", cas->used),
+             log_num("quota", cas->quota));
     return cas->state_outstanding ? 0 : cas_state_write(cas, false, err);
 }
 
@@ -314,9 +329,6 @@ out:
         free_cas(cas);
         return rc;
     }
-    log_info("cas-open", log_str("path", cas->directory.path),
-             log_num("blobs", (int64_t)cas->table.count), log_num("bytes", cas->used),
-             log_num("quota", cas->quota));
     *out = cas;
     return 0;
 }

@@ -158,7 +158,7 @@ bool cas_room_relieve(struct cas *cas, int64_t room)
 bool cas_room_shrink(struct cas *cas)
 {
     (void)pthread_mutex_lock(&cas->lock);
-    while (cas->evicting)
+    while (cas->used > cas->limit && cas->evicting)
         (void)cas_wait(cas, NULL);
     bool done = cas->used <= cas->limit || evict(cas, cas->used - cas->limit);
     (void)pthread_mutex_unlock(&cas->lock);

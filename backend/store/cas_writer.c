@@ -330,6 +330,8 @@ void cas_writer_abort(struct cas_writer *writer)
     struct cas *cas = writer->cas;
     if (writer->fd >= 0)
         (void)close(writer->fd);
+    if (writer->name[0] != '\0')
+        cas_room_measure(cas);
     if (writer->name[0] != '\0' && unlinkat(cas->uploads_fd, writer->name, 0) != 0) {
         /* It goes on to count, until the next start. */
         writer->room = 0;

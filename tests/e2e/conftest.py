@@ -8,7 +8,7 @@ import pytest
 from lib.bst import Bst
 from lib.folders import new_folder
 from lib.project import make_project
-from lib.site import Site
+from lib.site import Proxy, Site
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,31 @@ def site(request):
     finally:
         site.abandon()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def proxied(assetd, folder, site, request):
+    """Starts a server of some instances, and an nginx like the site's before it."""
+    proxies = []
+
+    def start(*instances):
+        # nginx's workers are not of our user if we are root.
+        shared = {"socket-mode": "0666", "identity": "x-client-identity"}
+        server = assetd(
+            listeners=[
+                {"address": f"unix:{folder}/s0/pull.sock", "access": "read", **shared},
+                {"address": f"unix:{folder}/s0/push.sock", "access": "write", **shared},
+            ],
+            instances=list(instances),
+        )
+        proxies.append(Proxy(folder, site, server))
+        request.session.log_sources = [*request.session.log_sources, *proxies]
+        return proxies[0].start()
+
+    yield start
+    for proxy in proxies:
+        proxy.stop()
+    request.session.log_sources = [s for s in request.session.log_sources if s not in proxies]
 
 
 @pytest.fixture

@@ -288,6 +288,28 @@ def test_lists_on_the_read_listener(lists):
             by[name].find_missing([DIGEST])
 
 
+def test_lists_hold_through_nginx(proxied, folder):
+    """The identity is the name that the certificate was registered under, not what is sent."""
+    proxy = proxied(
+        {"name": "", "storage": str(folder / "a"), "push": ["demo"], "pull": ["demo"]},
+        {"name": "other", "storage": str(folder / "b"), "push": ["ci"], "pull": ["ci"]},
+    )
+    digest = digest_of(DATA)
+    with proxy.client(proxy.push_port, key="client") as client:
+        client.push_blob("urn:a", client.upload(DATA))
+        assert client.fetch_blob("urn:a").blob_digest == digest
+    for metadata in ((), ((HEADER, "demo"),), ((HEADER, "ci"),)):
+        with proxy.client(proxy.pull_port) as client:
+            client.metadata = metadata
+            with fails("PERMISSION_DENIED"):
+                client.fetch_blob("urn:a")
+        with proxy.client(proxy.push_port, "other", key="client") as client:
+            client.metadata = metadata
+            for call in (*WRITES.values(), *READS.values()):
+                with fails("PERMISSION_DENIED", "demo"):
+                    call(client)
+
+
 def test_an_instance_without_lists_is_open(lists):
     for client in clients_by_identity(lists, lists.push, "bob", None, instance="open").values():
         client.upload(DATA)

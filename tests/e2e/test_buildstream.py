@@ -9,7 +9,6 @@ import pytest
 from lib.bst import BstError, listing
 from lib.ports import free_port
 from lib.project import make_project
-from lib.site import Proxy
 
 ELEMENTS = ("base", "many", "made", "fetched", "all")
 
@@ -112,30 +111,6 @@ def test_caches_declared_by_the_project(site, bst, folder):
     output = ci.run("artifact", "pull", "--deps", "all", "all.bst")
     assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
     assert checkout(ci, folder, "pulled") == built
-
-
-@pytest.fixture
-def proxied(assetd, folder, site, request):
-    """Starts a server of some instances, and an nginx like the site's before it."""
-    proxies = []
-
-    def start(*instances):
-        # nginx's workers are not of our user if we are root.
-        server = assetd(
-            listeners=[
-                {"address": f"unix:{folder}/s0/pull.sock", "access": "read", "socket-mode": "0666"},
-                {"address": f"unix:{folder}/s0/push.sock", "access": "write", "socket-mode": "0666"},
-            ],
-            instances=list(instances),
-        )
-        proxies.append(Proxy(folder, site, server))
-        request.session.log_sources = [*request.session.log_sources, *proxies]
-        return proxies[0].start()
-
-    yield start
-    for proxy in proxies:
-        proxy.stop()
-    request.session.log_sources = [s for s in request.session.log_sources if s not in proxies]
 
 
 def test_index_and_storage_apart(proxied, bst, folder):

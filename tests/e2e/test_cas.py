@@ -630,6 +630,22 @@ def wait_until(condition, what):
         time.sleep(0.02)
 
 
+def test_nobody_sees_what_is_being_written(server):
+    client = server.client()
+    data = noise(MIB, "being written")
+
+    def look(_):
+        digest = digest_of(data)
+        assert client.find_missing([digest]) == [digest]
+        with fails("NOT_FOUND"):
+            client.read(digest)
+        with fails("FAILED_PRECONDITION"):
+            client.push_blob("urn:a", digest)
+        assert not client.query_write_status(client.write_name(digest)).complete
+
+    half_a_write(client, data, look)
+
+
 @pytest.mark.parametrize("how", ["disconnects", "cancels"])
 def test_a_client_that_goes_in_the_middle_of_a_write_leaves_nothing(server, how):
     observer = server.client()

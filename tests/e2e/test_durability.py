@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import itertools
+import os
 import signal
 import threading
 
@@ -300,3 +301,48 @@ def test_a_smaller_quota_after_a_restart(small, folder):
     missing = client.find_missing(digests)
     assert missing == digests[: len(missing)]
     assert len(missing) < 45
+
+
+# A full disk
+
+
+def on_a_small_disk(path, size):
+    """The prefix of a server for which PATH is a file system of its own, of SIZE bytes."""
+    mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
+    rights = "-m" if os.getuid() == 0 else "-rm"
+    return ["unshare", rights, "sh", "-c", mount, str(path)]
+
+
+def test_a_full_disk_is_an_error_to_the_one_upload(assetd, folder):
+    """The quota allows more than there is; what is acknowledged is right all the same."""
+    storage = folder / "storage"
+    storage.mkdir()
+    server = assetd(
+        prefix=on_a_small_disk(storage, 8 * MIB),
+        instances=[{"name": "", "storage": str(storage), "quota": "1GiB"}],
+    )
+    server.expects_errors = True
+    client = server.client()
+    acknowledged = []
+    for number in range(60):
+        data = noise(300_000 + 1000 * number, number)
+        try:
+            client.write(data)
+            client.push_blob(f"urn:{number}", digest_of(data))
+            acknowledged.append(number)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
+    assert len(acknowledged) > 10
+    found = []
+    for number in acknowledged:
+        data = noise(300_000 + 1000 * number, number)
+        try:
+            digest = client.fetch_blob(f"urn:{number}").blob_digest
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.NOT_FOUND, error
+            continue
+        assert digest == digest_of(data)
+        assert client.read(digest) == data
+        found.append(number)
+    assert acknowledged[-1] in found
+    assert client.health() == 1

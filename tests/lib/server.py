@@ -49,14 +49,16 @@ class Server:
     """
     One assetd below FOLDER, by default with one instance of the empty name and two unix sockets,
     `pull` (read) and `push` (write). CONFIG replaces or adds keys of the YAML; with ARGUMENTS the
-    server is started by them instead, and ADDRESS says where it is found.
+    server is started by them instead, and ADDRESS says where it is found. PREFIX is a command that
+    becomes the server.
     """
 
-    def __init__(self, folder, arguments=None, address=None, **config):
+    def __init__(self, folder, arguments=None, address=None, prefix=(), **config):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(exist_ok=True)
         self.log_path = self.folder / "log"
         self.arguments = arguments
+        self.prefix = prefix
         self.pull = f"unix:{self.folder}/pull.sock"
         self.push = f"unix:{self.folder}/push.sock"
         self.storage = self.folder / "storage"
@@ -86,7 +88,7 @@ class Server:
         assert self.process is None, "it runs already"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [ASSETD, *map(str, self.arguments)],
+                [*self.prefix, ASSETD, *map(str, self.arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -113,7 +115,7 @@ class Server:
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                 ):
                     raise
-                assert time.monotonic() < end, f"not ready: {error}\n{self.log()}"
+                assert time.monotonic() < end, f"not ready: {error}"
                 time.sleep(0.01)
 
     def signal(self, number=signal.SIGTERM):
@@ -165,7 +167,7 @@ class Server:
     def check_log(self):
         """No error line unless the test expects some, and never a sanitizer's report."""
         for line in self.log().splitlines():
-            assert not any(mark in line for mark in SANITIZER_MARKS), self.log()
+            assert not any(mark in line for mark in SANITIZER_MARKS), line
             assert self.expects_errors or not ERROR_LINE.match(line), line
 
     def finish(self):

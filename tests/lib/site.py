@@ -50,12 +50,12 @@ class Keys:
             auth["client-cert"] = str(self.tls("client.crt"))
         return {"url": f"https://localhost:{port}", "push": push, "auth": auth, **fields}
 
-    def wait_ready(self, process, patience, log):
+    def wait_ready(self, process, patience):
         """Until both ports answer; PROCESS must not end meanwhile."""
         end = time.monotonic() + patience
         while True:
-            assert process.poll() is None, f"it ended:\n{log()}"
-            assert time.monotonic() < end, f"it is not ready:\n{log()}"
+            assert process.poll() is None, f"it ended with status {process.returncode}"
+            assert time.monotonic() < end, "it is not ready"
             try:
                 for port in (self.pull_port, self.push_port):
                     with self.client(port, key="client") as client:
@@ -87,19 +87,29 @@ class Site(Keys):
                     f"PUSH_PORT={self.push_port}",
                 ],
                 cwd=CHECKOUT,
-                # Not the job server of a `make test` above us.
-                env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        self.wait_ready(self.process, START_PATIENCE, self.log)
+        self.wait_ready(self.process, START_PATIENCE)
         return self
 
+    @staticmethod
+    def environment():
+        """Ours, without the job server of a `make test` above us."""
+        return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
     def stop(self, number=signal.SIGTERM):
-        """Ends it as a user would; nothing of it may be left."""
-        self.process.send_signal(number)
+        """
+        Ends it as a user would, by a signal to make or, as a terminal does for SIGINT, to all of
+        it; nothing of it may be left.
+        """
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -108,13 +118,13 @@ class Site(Keys):
         left = self._left()
         if left:
             self._kill()
-        assert not left, f"left behind by make up: {left}\n{self.log()}"
+        assert not left, f"left behind by make up: {left}"
 
     def finish(self):
         if self.process.poll() is None:
             self.stop()
         for line in self.log().splitlines():
-            assert not any(mark in line for mark in SANITIZER_MARKS), self.log()
+            assert not any(mark in line for mark in SANITIZER_MARKS), line
             assert not ERROR_LINE.match(line), line
 
     def abandon(self):
@@ -191,7 +201,7 @@ class Proxy(Keys):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.wait_ready(self.process, PATIENCE, self.log)
+        self.wait_ready(self.process, PATIENCE)
         return self
 
     def stop(self):

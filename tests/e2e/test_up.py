@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make up`: what it prints can be used as it stands, and it stops cleanly."""
+
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from lib.client import fails
+from lib.content import digest_of
+from lib.ports import free_port
+from lib.server import CHECKOUT
+from lib.site import Site
+
+
+@pytest.fixture
+def own_site(folder, request):
+    """One for a test that stops it."""
+    site = Site(folder)
+    request.session.log_sources = [*getattr(request.session, "log_sources", []), site]
+    yield site.start()
+    site.abandon()
+    request.session.log_sources = [s for s in request.session.log_sources if s is not site]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_stops_all_of_it(own_site, number):
+    """The ports are free afterwards, and what was pushed is there the next time."""
+    with own_site.client(own_site.push_port, key="client") as client:
+        client.push_blob("urn:a", client.upload(b"kept"))
+    own_site.stop(number)
+    for port in (own_site.pull_port, own_site.push_port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    own_site.start()
+    with own_site.client(own_site.pull_port) as client:
+        assert client.fetch_blob("urn:a").blob_digest == digest_of(b"kept")
+    own_site.stop()
+
+
+def make_up(site, **variables):
+    command = ["make", "--no-print-directory", "up"]
+    return subprocess.run(
+        [*command, *(f"{name}={value}" for name, value in variables.items())],
+        cwd=CHECKOUT,
+        env=site.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_port_in_use_is_told(site, folder):
+    done = make_up(site, RUN=folder / "run", PULL_PORT=site.pull_port, PUSH_PORT=site.push_port)
+    assert done.returncode != 0
+    assert str(site.pull_port) in done.stderr
+    assert "PULL_PORT" in done.stderr
+
+
+def test_a_folder_in_use_is_told(site):
+    done = make_up(site, RUN=site.run, PULL_PORT=free_port(), PUSH_PORT=free_port())
+    assert done.returncode != 0
+    assert str(site.run) in done.stderr
+    with site.client(site.pull_port) as client:
+        assert client.health() == 1
+
+
+def test_the_key_pairs(site):
+    """The demo's key pairs are in the place that stays put, the keys for nobody else to read."""
+    for name in ("server.key", "server.crt", "client.key", "client.crt", "authorized.crt"):
+        assert site.tls(name).is_file()
+    for name in ("server.key", "client.key"):
+        assert site.tls(name).stat().st_mode & 0o077 == 0
+
+
+def printed_configurations(site):
+    """The YAML documents in what `make up` printed, as text: who pushes, who only pulls."""
+    blocks = re.findall(r"^artifacts:\n(?:(?: .*|source-caches:)\n)+", site.output.read_text(), re.M)
+    assert len(blocks) == 2
+    return blocks
+
+
+def test_the_printed_configuration_works_as_it_stands(site, bst):
+    pushing, pulling = printed_configurations(site)
+    ci, user = bst(), bst()
+    for someone, text in ((ci, pushing), (user, pulling)):
+        # In BuildStream's file it stands beside what else is configured.
+        someone.configuration.write_text(f"cachedir: {someone.cache}\n{text}")
+    output = ci.run("build", "all.bst")
+    assert re.search(r"^ *Push Queue: +processed 5", output, re.M)
+    (ci.project / "archive.tar").unlink()
+    output = user.run("artifact", "pull", "--deps", "all", "all.bst")
+    assert re.search(r"Pull Queue: +processed 5", output)
+
+
+def test_the_printed_urls_answer(site):
+    urls = re.findall(r"^ *https://localhost:(\d+) ", site.output.read_text(), re.M)
+    assert [int(port) for port in urls] == [site.pull_port, site.push_port]
+    with site.client(site.push_port) as client, fails("UNAUTHENTICATED"):
+        client.health()

@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The asset index: disks that fail, bytes that are damaged, and kill -9. */
+#include <errno.h>
+#include <lmdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "index_site.h"
+#include "store/asset_record.h"
+
+/* --- a disk that fails on demand: LMDB calls these instead of the C library's --- */
+
+static atomic_int fail_sync;   /* errno for fdatasync; 0: works */
+static atomic_int fail_write;  /* errno for pwrite and writev */
+static atomic_bool fail_after; /* fail_write holds only after the next fdatasync */
+static atomic_int sync_count;
+
+int fdatasync(int fd)
+{
+    atomic_fetch_add(&sync_count, 1);
+    atomic_store(&fail_after, false);
+    int fault = atomic_load(&fail_sync);
+    if (fault != 0) {
+        errno = fault;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static bool is_write_failing(void)
+{
+    int fault = atomic_load(&fail_after) ? 0 : atomic_load(&fail_write);
+    errno = fault;
+    return fault != 0;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    return is_write_failing() ? -1 : (ssize_t)syscall(SYS_pwrite64, fd, data, size, offset);
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+    return is_write_failing() ? -1 : (ssize_t)syscall(SYS_writev, fd, parts, count);
+}
+
+/* The disk works again, whatever the test did to it. */
+static int tear_down(void **state)
+{
+    atomic_store(&fail_sync, 0);
+    atomic_store(&fail_write, 0);
+    atomic_store(&fail_after, false);
+    return site_tear_down(state);
+}
+
+/* --- kill -9 --- */
+
+enum { KILLS = 20, IN_FLIGHT = 16 };
+
+struct flight {
+    struct asset_write write;
+    int pipe;
+    uint64_t number;
+    char text[64];
+    struct asset_key key;
+    struct asset asset;
+    sem_t *landed;
+};
+
+static void on_landed(struct asset_write *write, const struct err *err)
+{
+    struct flight *flight = (struct flight *)write;
+    if (err == NULL && syscall(SYS_write, flight->pipe, &flight->number, sizeof(flight->number)) !=
+                           (long)sizeof(flight->number))
+        _exit(2);
+    (void)sem_post(flight->landed);
+}
+
+/* Writes number after number until it is killed. */
+static void write_for_ever(const char *path, uint64_t number, int pipe)
+{
+    struct asset_index_options options = {.path = path, .quota = 64 * MIB};
+    struct asset_index *index;
+    struct err err;
+    sem_t landed[IN_FLIGHT];
+    struct flight flights[IN_FLIGHT];
+    if (asset_index_open(&options, &index, &err) != 0)
+        _exit(1);
+    for (int i = 0; i < IN_FLIGHT; i++)
+        (void)sem_init(&landed[i], 0, 1);
+    for (unsigned i = 0;; i = (i + 1) % IN_FLIGHT, number++) {
+        struct flight *flight = &flights[i];
+        while (sem_wait(&landed[i]) != 0)
+            continue;
+        *flight = (struct flight){.pipe = pipe, .number = number, .landed = &landed[i]};
+        flight->key = site_numbered_key(flight->text, number);
+        flight->asset = site_asset(number);
+        flight->write = (struct asset_write){
+            .keys = &flight->key, .key_count = 1, .asset = &flight->asset, .done = on_landed};
+        asset_index_write(index, &flight->write);
+    }
+}
+
+static void test_killed_at_any_moment(void **state)
+{
+    struct site *site = *state;
+    enum { NUMBERS = 1 << 20, LIMIT = 40000 };
+    unsigned char *acknowledged = calloc(NUMBERS, 1);
+    uint64_t first = 0;
+    unsigned seed = (unsigned)getpid();
+    assert_non_null(acknowledged);
+    for (int round = 0; round < KILLS; round++) {
+        int pipe_fds[2];
+        assert_int_equal(pipe(pipe_fds), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            (void)close(pipe_fds[0]);
+            write_for_ever(site->path, first, pipe_fds[1]);
+        }
+        assert_true(child > 0);
+        (void)close(pipe_fds[1]);
+        /* After the first answer, so that it is in the middle of its work. */
+        uint64_t number;
+        uint64_t last = first;
+        bool is_killed = false;
+        while (read(pipe_fds[0], &number, sizeof(number)) == (ssize_t)sizeof(number)) {
+            assert_true(number < NUMBERS);
+            acknowledged[number] = 1;
+            last = number > last ? number : last;
+            if (is_killed)
+                continue;
+            struct timespec pause = {.tv_nsec = 1000 * (long)((seed = seed * 69069 + 1) >> 17)};
+            (void)nanosleep(&pause, NULL);
+            (void)kill(child, SIGKILL);
+            is_killed = true;
+        }
+        (void)close(pipe_fds[0]);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        first = last + 1 < LIMIT ? last + 1 : 0;
+        site_open(site, 64 * MIB, 0);
+        for (uint64_t i = 0; i <= last; i++)
+            if (acknowledged[i])
+                assert_true(site_has_number(site, i));
+        site_close(site);
+    }
+    free(acknowledged);
+}
+
+/* --- a disk that fails --- */
+
+static void test_a_failed_sync_is_not_tried_again(void **state)
+{
+    struct site *site = *state;
+    char text[64];
+    struct asset_key key = site_numbered_key(text, 2);
+    struct asset asset = site_asset(2);
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    int before = atomic_load(&sync_count);
+    atomic_store(&fail_sync, EIO);
+    assert_int_equal(site_write(site, &key, 1, &asset), ERR_UNAVAILABLE);
+    assert_int_equal(atomic_load(&sync_count), before + 1);
+    assert_true(site_has_number(site, 1));
+    assert_false(site_has_number(site, 2));
+    atomic_store(&fail_sync, 0);
+    site_put_number(site, 2);
+    site_close(site);
+    site_open(site, MIB, 0);
+    assert_true(site_has_number(site, 1) && site_has_number(site, 2));
+}
+
+static void test_a_failed_write_of_the_root(void **state)
+{
+    struct site *site = *state;
+    char text[64];
+    struct asset_key key = site_numbered_key(text, 2);
+    struct asset asset = site_asset(2);
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    /* The pages are written and synced, what makes them valid is not: LMDB refuses all after it. */
+    atomic_store(&fail_after, true);
+    atomic_store(&fail_write, EIO);
+    assert_int_equal(site_write(site, &key, 1, &asset), ERR_UNAVAILABLE);
+    atomic_store(&fail_write, 0);
+    assert_true(site_has_number(site, 1));
+    site_put_number(site, 3);
+    assert_true(site_has_number(site, 3));
+}
+
+static void test_a_full_disk(void **state)
+{
+    struct site *site = *state;
+    struct pending writes[3];
+    char texts[3][64];
+    struct asset_key keys[3];
+    struct asset asset = site_asset(2);
+    struct blocker blocker;
+    site_open(site, MIB, 0);
+    site_put_number(site, 7);
+    site_block(site, &blocker);
+    atomic_store(&fail_write, ENOSPC);
+    for (uint64_t i = 0; i < 3; i++) {
+        keys[i] = site_numbered_key(texts[i], i);
+        site_begin_write(site, &writes[i], &keys[i], 1, &asset);
+    }
+    site_unblock(&blocker);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(site_end_write(&writes[i]), ERR_EXHAUSTED);
+    atomic_store(&fail_write, 0);
+    assert_true(site_has_number(site, 7));
+    site_put_number(site, 8);
+    assert_int_equal(site_stats(site).assets, 3);
+    assert_int_equal(site_stats(site).evicted, 0);
+}
+
+static void test_a_hot_asset_costs_no_writes(void **state)
+{
+    struct site *site = *state;
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    int before = atomic_load(&sync_count);
+    for (int i = 0; i < 100; i++)
+        site_touch(site, 1);
+    site_close(site);
+    assert_int_equal(atomic_load(&sync_count), before);
+    site_open(site, MIB, 0);
+    assert_true(site_has_number(site, 1));
+}
+
+/* --- group commit --- */
+
+static void test_what_waits_is_committed_at_once(void **state)
+{
+    struct site *site = *state;
+    enum { COUNT = 64 };
+    struct pending writes[COUNT];
+    char texts[COUNT][64];
+    struct asset_key keys[COUNT];
+    struct asset asset = site_asset(5);
+    struct blocker blocker;
+    site_open(site, 64 * MIB, 0);
+    site_block(site, &blocker);
+    uint64_t before = site_stats(site).commits;
+    int syncs = atomic_load(&sync_count);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        keys[i] = site_numbered_key(texts[i], i);
+        site_begin_write(site, &writes[i], &keys[i], 1, &asset);
+    }
+    site_unblock(&blocker);
+    for (int i = 0; i < COUNT; i++)
+        assert_int_equal(site_end_write(&writes[i]), ERR_OK);
+    assert_int_equal(site_stats(site).commits, before + 1);
+    assert_int_equal(atomic_load(&sync_count), syncs + 1);
+    for (int i = 0; i < COUNT; i++)
+        assert_true(site_has(site, &keys[i]));
+}
+
+/* Reads all the time; every asset found must be one that was written under that key. */
+struct reader {
+    struct site *site;
+    atomic_bool *stop;
+    atomic_int hits;
+    atomic_int faults;
+};
+
+enum { HOT = 50 };
+
+static void *read_all_the_time(void *argument)
+{
+    struct reader *reader = argument;
+    struct arena arena;
+    arena_init(&arena);
+    for (uint64_t i = 0; !atomic_load(reader->stop); i++) {
+        char text[64];
+        struct asset_key key = site_numbered_key(text, i % HOT);
+        struct asset asset;
+        struct err err;
+        arena_reset(&arena);
+        int rc = asset_index_get(reader->site->index, &key, &arena, &asset, &err);
+        bool is_right =
+            rc == 0 && asset.content.size % HOT == (int64_t)(i % HOT) &&
+            asset.blob_count == (size_t)asset.content.size &&
+            (asset.blob_count == 0 || asset.blobs[asset.blob_count - 1].size == asset.content.size);
+        if (rc == 0 && is_right)
+            atomic_fetch_add(&reader->hits, 1);
+        else if (rc != -ERR_NOT_FOUND)
+            atomic_fetch_add(&reader->faults, 1);
+        asset_index_touch(reader->site->index, &key);
+    }
+    arena_fini(&arena);
+    return NULL;
+}
+
+static void test_readers_beside_a_writer(void **state)
+{
+    struct site *site = *state;
+    enum { READERS = 4, ROUNDS = 6, REFERENCES = HOT * ROUNDS };
+    pthread_t threads[READERS];
+    struct reader readers[READERS];
+    struct digest digests[REFERENCES];
+    atomic_bool stop = false;
+    site_open(site, 4 * MIB, 0);
+    for (int i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){.site = site, .stop = &stop};
+        assert_int_equal(pthread_create(&threads[i], NULL, read_all_the_time, &readers[i]), 0);
+    }
+    for (uint64_t i = 0; i < REFERENCES; i++) {
+        char text[64];
+        struct asset_key key = site_numbered_key(text, i % HOT);
+        struct asset asset = site_asset(i);
+        for (uint64_t j = 0; j < i; j++)
+            digests[j] = (struct digest){.function = DIGEST_SHA256, .size = (int64_t)i};
+        asset.blobs = digests;
+        asset.blob_count = i;
+        site_put(site, &key, &asset);
+        if (i % HOT == HOT - 1)
+            atomic_fetch_add(&site_clock, 2 * MINUTE);
+        if (i % 64 == 63) { /* the readers must bear that the file is opened anew */
+            atomic_store(&fail_sync, EIO);
+            assert_int_equal(site_write(site, &key, 1, &asset), ERR_UNAVAILABLE);
+            atomic_store(&fail_sync, 0);
+        }
+    }
+    for (uint64_t i = 0; i < HOT; i++) {
+        char text[64];
+        struct asset_key key = site_numbered_key(text, i);
+        assert_true(site_has(site, &key));
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < READERS; i++) {
+        (void)pthread_join(threads[i], NULL);
+        assert_int_equal(readers[i].faults, 0);
+        assert_true(readers[i].hits > 0);
+    }
+}
+
+/* --- damage --- */
+
+/* Turns over a bit of the first value of a table, behind the index's back. */
+static void damage(struct site *site, const char *table, size_t offset)
+{
+    char path[128];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_cursor *cursor;
+    MDB_val key;
+    MDB_val value;
+    (void)snprintf(path, sizeof(path), "%s/index", site->path);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_set_maxdbs(env, 8), 0);
+    assert_int_equal(mdb_env_open(env, path, 0, 0640), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, table, 0, &dbi), 0);
+    assert_int_equal(mdb_cursor_open(txn, dbi, &cursor), 0);
+    assert_int_equal(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
+    uint8_t copy[4096];
+    uint8_t key_copy[64];
+    assert_true(value.mv_size <= sizeof(copy) && key.mv_size <= sizeof(key_copy));
+    memcpy(copy, value.mv_data, value.mv_size);
+    memcpy(key_copy, key.mv_data, key.mv_size);
+    mdb_cursor_close(cursor);
+    copy[offset % value.mv_size] ^= 0x10;
+    key.mv_data = key_copy;
+    value.mv_data = copy;
+    assert_int_equal(mdb_put(txn, dbi, &key, &value, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+}
+
+static bool count_asset(void *context, const struct asset_key *key, const struct asset *asset)
+{
+    (void)key;
+    (void)asset;
+    ++*(unsigned *)context;
+    return true;
+}
+
+/* Damages one value of TABLE; the index of one asset must go on as if that asset was not there. */
+static void check_damage(struct site *site, const char *table, size_t offset, bool is_found)
+{
+    unsigned count = 0;
+    site_open(site, MIB, HOUR);
+    site_put_number(site, 1);
+    assert_true(site_has_number(site, 1));
+    site_close(site);
+    damage(site, table, offset);
+    site_open(site, MIB, HOUR);
+    assert_int_equal(site_has_number(site, 1), is_found);
+    assert_int_equal(asset_index_each(site->index, count_asset, &count, &site->err), 0);
+    assert_int_equal(count, is_found);
+    /* A push heals it; neither expiry nor eviction minds. */
+    site_put_number(site, 1);
+    assert_true(site_has_number(site, 1));
+    atomic_fetch_add(&site_clock, 2 * HOUR);
+    site_put_number(site, 2);
+    assert_false(site_has_number(site, 1));
+    site_fill(site, 10, 4000);
+    assert_true(site_has_number(site, 3999));
+    assert_true(site_stats(site).evicted > 0);
+    site_close(site);
+}
+
+static void test_damage_is_a_miss(void **state)
+{
+    static const struct {
+        const char *table;
+        size_t offset;
+        bool is_found;
+    } cases[] = {
+        {"records", 0, false},  {"records", 12, false}, {"records", 50, false},
+        {"records", 90, false}, {"rows", 0, false},     {"rows", 8, false},
+        {"rows", 30, false},    {"by_use", 3, true},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        void *sub = NULL;
+        (void)state;
+        assert_int_equal(site_set_up(&sub), 0);
+        check_damage(sub, cases[i].table, cases[i].offset, cases[i].is_found);
+        assert_int_equal(site_tear_down(&sub), 0);
+    }
+}
+
+static void test_no_bytes_crash_the_reader(void **state)
+{
+    struct site *site = *state;
+    const struct qualifier qualifiers[] = {{"name", "value"}, {"b", ""}};
+    struct asset_key key = site_key("urn:a");
+    struct digest digests[3] = {site_digest(1), site_digest(2), site_digest(3)};
+    struct asset asset = site_asset(1);
+    struct asset_name name;
+    key.qualifiers = qualifiers;
+    key.qualifier_count = 2;
+    asset.blobs = digests;
+    asset.blob_count = 3;
+    asset.directories = digests;
+    asset.directory_count = 1;
+    assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
+    size_t size = asset_record_size(name.size, &asset);
+    uint8_t *record = malloc(size);
+    assert_non_null(record);
+    asset_record_pack(&name, &asset, record);
+    for (size_t i = 0; i <= size; i++) {
+        /* Cut off before i, then byte i changed; each in memory of exactly that size. */
+        for (unsigned change = 0; change < 256; change++) {
+            size_t length = change == 0 ? i : size;
+            if (change != 0 && i == size)
+                continue;
+            uint8_t *copy = malloc(length + 1);
+            assert_non_null(copy);
+            uint8_t *exact = copy + 1; /* a page of the database promises no alignment */
+            memcpy(exact, record, length);
+            if (change != 0)
+                exact[i] = (uint8_t)(exact[i] ^ change);
+            struct asset_key found_key;
+            struct asset found;
+            arena_reset(&site->arena);
+            int rc = asset_record_unpack((struct span){exact, length}, NULL, &site->arena,
+                                         &found_key, &found, &site->err);
+            bool is_whole = change == 0 && length == size;
+            bool is_unused_byte = change != 0 && i >= 1 && i < 8;
+            assert_int_equal(rc, is_whole || is_unused_byte ? 0 : -ERR_DATA_LOSS);
+            free(copy);
+        }
+    }
+    free(record);
+    asset_name_fini(&name);
+}
+
+static void test_another_name_under_the_same_hash_is_a_miss(void **state)
+{
+    struct site *site = *state;
+    struct asset_key key = site_key("urn:a");
+    struct asset_key other_key = site_key("urn:b");
+    struct asset asset = site_asset(1);
+    struct asset found;
+    struct asset_name name;
+    struct asset_name other;
+    uint8_t record[256];
+    assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
+    assert_int_equal(asset_name_init(&other, &other_key, &site->err), 0);
+    struct span packed = {record, asset_record_size(name.size, &asset)};
+    assert_true(packed.size <= sizeof(record));
+    asset_record_pack(&name, &asset, record);
+    assert_int_equal(asset_record_unpack(packed, &name, &site->arena, NULL, &found, &site->err), 0);
+    assert_int_equal(asset_record_unpack(packed, &other, &site->arena, NULL, &found, &site->err),
+                     -ERR_NOT_FOUND);
+    asset_name_fini(&name);
+    asset_name_fini(&other);
+}
+
+int main(void)
+{
+#define INDEX_TEST(name) cmocka_unit_test_setup_teardown(name, site_set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        INDEX_TEST(test_killed_at_any_moment), /* first: it forks, and no thread was made yet */
+        INDEX_TEST(test_a_failed_sync_is_not_tried_again),
+        INDEX_TEST(test_a_failed_write_of_the_root),
+        INDEX_TEST(test_a_full_disk),
+        INDEX_TEST(test_a_hot_asset_costs_no_writes),
+        INDEX_TEST(test_what_waits_is_committed_at_once),
+        INDEX_TEST(test_readers_beside_a_writer),
+        INDEX_TEST(test_damage_is_a_miss),
+        INDEX_TEST(test_no_bytes_crash_the_reader),
+        INDEX_TEST(test_another_name_under_the_same_hash_is_a_miss),
+    };
+    log_set_level(LOG_LEVEL_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
