@@ -22,7 +22,6 @@
 
 enum {
     UPKEEP_MS = 60 * 1000, /* from one writing of uses and sweep to the next */
-    UPKEEP_SECONDS = UPKEEP_MS / 1000,
     RENEW_SHARE = 100,   /* of expire_after; a renewal is written when the last is as old as that */
     EXPIRE_BATCH = 256,  /* assets removed by one transaction, so that writes need not wait long */
     EXPIRE_BYTES = 8192, /* of the file for each of these, so that small files are not overrun */
@@ -53,6 +52,7 @@ struct asset_index {
     /* The writer's own: */
     struct asset_use *written_uses; /* room for ASSET_USES_MAX */
     int64_t upkeep_at;              /* when the last one was */
+    struct timespec upkeep_until;   /* when the next one is due, by the clock that is never set */
     bool is_upkeep_due;             /* whatever the clock says */
     bool has_upkeep_failed;         /* the last one; the next is not hurried then */
 };
@@ -256,6 +256,8 @@ static void upkeep(struct asset_index *index)
 {
     struct err err;
     index->upkeep_at = index->now();
+    (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
+    index->upkeep_until.tv_sec += UPKEEP_MS / 1000;
     index->has_upkeep_failed = commit_upkeep(index, true, &index->is_upkeep_due, &err) != 0;
     if (index->has_upkeep_failed)
         log_error("index-upkeep", log_str("path", index->directory.path),
@@ -394,12 +396,10 @@ static bool is_upkeep_due(const struct asset_index *index)
 /* Waits for writes, with the lock held, no longer than to the next upkeep. */
 static void wait_for_work(struct asset_index *index)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += UPKEEP_SECONDS;
-    while (index->first == NULL && !index->is_stopping && !index->are_uses_many)
-        if (pthread_cond_timedwait(&index->work, &index->lock, &until) == ETIMEDOUT)
-            break;
+    while (index->first == NULL && !index->is_stopping && !index->are_uses_many &&
+           !index->is_upkeep_due)
+        index->is_upkeep_due =
+            pthread_cond_timedwait(&index->work, &index->lock, &index->upkeep_until) == ETIMEDOUT;
 }
 
 static void *writer_thread(void *argument)
@@ -408,8 +408,7 @@ static void *writer_thread(void *argument)
     bool is_over = false;
     while (!is_over) {
         (void)pthread_mutex_lock(&index->lock);
-        if (!index->is_upkeep_due)
-            wait_for_work(index);
+        wait_for_work(index);
         struct asset_write *first = index->first;
         index->first = NULL;
         index->last = &index->first;

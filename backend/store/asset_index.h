@@ -64,7 +64,8 @@ struct asset_index_options {
  * The quota bounds the file that holds the assets: it grows as they come, never beyond the quota,
  * and keeps its size when they go; the room is used again. About an eighth of it is kept free, for
  * what a transaction copies. A file that is larger than the quota when it is opened is brought
- * down: assets are evicted, then it is written anew, for which the disk needs room for both.
+ * down: assets are evicted, for which it may grow by an eighth, then it is written anew, for which
+ * the disk needs room for both. Without that room it stays as large, with a warning.
  */
 int asset_index_open(const struct asset_index_options *options, struct asset_index **index,
                      struct err *err);

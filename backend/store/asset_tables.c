@@ -31,7 +31,8 @@ enum {
     ROW_COST = 160,             /* bytes of an asset in all tables but that of records */
     SHRINK_STEPS = 256,         /* transactions in which to evict a whole file, or more: */
     SHRINK_STEP_MAX = 4 << 20,  /* bytes that one evicts at most */
-    ROOM_ATTEMPTS = 3,          /* by eviction; one more rewrites the file */
+    ROOM_ATTEMPTS = 4,          /* to make room for one write; the last rewrites the file */
+    SMALL_SHARE = 16,           /* a write of more than that of the file makes it a small one */
     STEP_BYTES = 1 << 20,       /* of memory for one step of a walk */
 };
 
@@ -557,10 +558,12 @@ int asset_tables_make_room(struct asset_tables *tables, size_t bytes, unsigned a
                            size_t *count, struct err *err)
 {
     *count = 0;
-    if (attempt > ROOM_ATTEMPTS)
+    if (attempt == ROOM_ATTEMPTS)
         return err_set(err, ERR_EXHAUSTED, "no room in the index for %zu bytes", bytes);
-    if (attempt < ROOM_ATTEMPTS) {
-        int rc = evict_apart(tables, bytes * (attempt + 1), false, count, err);
+    /* Where room is plenty but in pieces, more is evicted; a small file is sooner written anew. */
+    bool is_small = bytes > asset_db_quota(tables->db) / SMALL_SHARE;
+    if (attempt + 1 < ROOM_ATTEMPTS && !(is_small && attempt % 2 == 1)) {
+        int rc = evict_apart(tables, bytes, false, count, err);
         if (rc == -ERR_ABORTED) /* no room even to evict that much */
             rc = evict_apart(tables, 1, false, count, err);
         if (rc == 0)

@@ -247,11 +247,6 @@ static int rename_upload(struct cas_writer *writer, struct err *err)
     return -(int)err->code;
 }
 
-static int disk_failed(struct err *err)
-{
-    return err_set(err, ERR_UNAVAILABLE, "the disk failed while the blob was written");
-}
-
 /* Gives the entry what the upload had taken, or takes it out again. Lock held. */
 static int settle(struct cas_writer *writer, struct cas_entry *entry, int64_t room, int rc,
                   struct err *err)
@@ -271,10 +266,11 @@ static int settle(struct cas_writer *writer, struct cas_entry *entry, int64_t ro
     cas_table_list(&cas->table, entry, cas_tick(cas));
     if (writer->failures == cas->failures)
         return 0;
+    /* The failed sync may have been about its bytes. Nobody has seen it yet. */
     struct cas_entry *list = NULL;
     cas_leave(cas, entry, &list);
     cas_unlink(cas, list);
-    return disk_failed(err);
+    return err_set(err, ERR_UNAVAILABLE, "the disk failed while the blob was written");
 }
 
 static int publish(struct cas_writer *writer, struct err *err)
@@ -293,9 +289,6 @@ static int publish(struct cas_writer *writer, struct err *err)
         /* Another upload was faster. */
         cas_renew(cas, first);
         free(entry);
-    } else if (writer->failures != cas->failures) {
-        free(entry);
-        rc = disk_failed(err);
     } else {
         cas_table_add(&cas->table, entry);
         (void)pthread_mutex_unlock(&cas->lock);

@@ -161,7 +161,8 @@ def test_sigterm_lets_calls_in_flight_end(assetd):
             with server_client(server) as late:
                 late.health(timeout=2)
         except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            # A call that comes in the moment of the change is cancelled by the core.
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
             break
     end.set()
     assert upload.result(PATIENCE).committed_size == len(data)

@@ -188,12 +188,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_is_made_and_found_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_empty_and_half_made_ones_are_taken_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_empty_and_half_made_ones_are_taken_over, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_foreign_ones_are_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nowhere_to_go_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_newer_or_else_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_second_opening_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_another_process_is_refused_with_the_pid, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_process_is_refused_with_the_pid, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
