@@ -367,7 +367,7 @@ static const struct schema_key instance_keys[] = {
     {"quota", .field = IN_INSTANCE(quota), .read = schema_size,
      .least = 1, .most = INT64_MAX, .unit = "GiB"},
     {"index-quota", .field = IN_INSTANCE(index_quota), .read = schema_size,
-     .least = 1, .most = INT64_MAX, .unit = "GiB"},
+     .least = MIBS, .most = INT64_MAX, .unit = "GiB"},
     {"expire-after", .field = IN_INSTANCE(expire_after), .read = schema_time,
      .least = 1000, .most = 36500 * DAYS, .unit = "d"},
     {"digest-functions", .read = read_digest_functions},

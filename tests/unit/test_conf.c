@@ -179,6 +179,8 @@ static void test_units(void **state)
          "5:12: instances[0].quota: \"9223372036854775808B\" is too large a number"},
         {BOTH "    index-quota: 1\n",
          "5:18: instances[0].index-quota: has no unit; write 1GiB, not 1"},
+        {BOTH "    index-quota: 1023KiB\n",
+         "5:18: instances[0].index-quota: \"1023KiB\" is too small; the least is 1MiB"},
         {BOTH "    expire-after: 90\n",
          "5:19: instances[0].expire-after: has no unit; write 90d, not 90"},
         {BOTH "shutdown-grace: 5\n", "5:17: shutdown-grace: has no unit; write 5s, not 5"},
