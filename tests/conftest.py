@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of all tests: folders, servers, and the logs of those that a failed test used."""
+"""Fixtures of all tests: folders and servers."""
 
+import contextlib
 import shutil
 import subprocess
 
 import pytest
 
+from lib import logs
 from lib.folders import new_folder
 from lib.server import Server
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failed test's report ends with the logs of what it ran."""
     report = yield
     if report.failed:
-        for source in getattr(item.session, "log_sources", []):
-            report.sections.append((source.log_title, source.log()[-20000:]))
+        report.sections.extend(logs.sections(item.session))
     return report
 
 
@@ -35,51 +35,43 @@ def module_folder():
     shutil.rmtree(folder)
 
 
-class Servers:
-    """The servers of one test or module, by number."""
+@contextlib.contextmanager
+def servers_below(folder, session):
+    """
+    A function that starts servers, of the configurations that Server takes. Afterwards they are
+    stopped and their logs are checked.
+    """
+    servers = []
+    failures = []
+    with contextlib.ExitStack() as stack:
 
-    def __init__(self, folder, session):
-        self.folder = folder
-        self.session = session
-        self.all = []
+        def make(*args, start=True, **config):
+            server = Server(folder / f"s{len(servers)}", *args, **config)
+            server.log_title = f"log of assetd {len(servers)}"
+            servers.append(stack.enter_context(logs.shown(session, server)))
+            return server.start() if start else server
 
-    def __call__(self, *args, start=True, **config):
-        """A server of the configuration that Server takes, started."""
-        server = Server(self.folder / f"s{len(self.all)}", *args, **config)
-        self.watch(server, f"log of assetd {len(self.all)}")
-        self.all.append(server)
-        return server.start() if start else server
-
-    def watch(self, source, title):
-        source.log_title = title
-        self.session.log_sources = [*getattr(self.session, "log_sources", []), source]
-
-    def finish(self):
-        failures = []
-        for server in self.all:
+        yield make
+        for server in servers:
             try:
                 server.finish()
             except (AssertionError, subprocess.TimeoutExpired) as failure:
                 failures.append(f"{server.log_title}: {failure}")
-        sources = getattr(self.session, "log_sources", [])
-        self.session.log_sources = [s for s in sources if s not in self.all]
         assert not failures, "\n".join(failures)
 
 
 @pytest.fixture
 def assetd(folder, request):
-    """Starts servers for one test; they are stopped, and their logs checked, after it."""
-    servers = Servers(folder, request.session)
-    yield servers
-    servers.finish()
+    """Starts servers for one test."""
+    with servers_below(folder, request.session) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
 def module_assetd(module_folder, request):
-    """The same for servers that all tests of a module share."""
-    servers = Servers(module_folder, request.session)
-    yield servers
-    servers.finish()
+    """Starts servers that all tests of a module share."""
+    with servers_below(module_folder, request.session) as make:
+        yield make
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from lib.api import asset, reapi
 from lib.client import duration, fails, missing_of, timestamp
 from lib.content import EMPTY, FUNCTIONS, Tree, digest_of, name_of, noise
-from lib.server import PATIENCE, bytes_below
+from lib.server import bytes_below, wait_until
 
 HOUR = 3600
 FETCH_BLOB = "/build.bazel.remote.asset.v1.Fetch/FetchBlob"
@@ -187,19 +187,20 @@ def test_uri_and_qualifiers_do_not_run_into_each_other(client):
 # Times
 
 
+def is_miss(client, uri):
+    try:
+        client.fetch_blob(uri)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        return True
+    return False
+
+
 def test_expire_at_is_honoured(client):
     digest = client.upload(b"content")
     client.push_blob("urn:soon", digest, expire_at=timestamp(time.time() + 1.5))
     client.push_blob("urn:later", digest, expire_at=timestamp(time.time() + HOUR))
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            client.fetch_blob("urn:soon")
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.NOT_FOUND
-            break
-        assert time.monotonic() < end, "it never expired"
-        time.sleep(0.1)
+    wait_until(lambda: is_miss(client, "urn:soon"), "it never expired")
     assert client.fetch_blob("urn:later").blob_digest == digest
 
 
@@ -741,13 +742,7 @@ def test_index_quota_takes_the_oldest(assetd, folder):
     uris = [f"urn:{number}:{'f' * 7000}" for number in range(400)]
     for uri in uris:
         client.push_blob(uri, digest)
-    there = []
-    for number, uri in enumerate(uris):
-        try:
-            assert client.fetch_blob(uri).blob_digest == digest
-            there.append(number)
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.NOT_FOUND
+    there = [number for number, uri in enumerate(uris) if not is_miss(client, uri)]
     # The last ones, without a gap, and nothing went before it had to.
     assert there == list(range(there[0], 400))
     assert len(there) * 7000 > (1 << 20) // 3

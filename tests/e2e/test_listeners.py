@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting: addresses and sockets, the configuration's check, the old command line, exit statuses."""
+"""Starting: addresses, sockets, the check of a configuration, the old command line, exits."""
 
 import grp
 import os

@@ -12,17 +12,6 @@ from lib.client import fails
 from lib.content import digest_of
 from lib.ports import free_port
 from lib.server import CHECKOUT
-from lib.site import Site
-
-
-@pytest.fixture
-def own_site(folder, request):
-    """One for a test that stops it."""
-    site = Site(folder)
-    request.session.log_sources = [*getattr(request.session, "log_sources", []), site]
-    yield site.start()
-    site.abandon()
-    request.session.log_sources = [s for s in request.session.log_sources if s is not site]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -80,7 +69,8 @@ def test_the_key_pairs(site):
 
 def printed_configurations(site):
     """The YAML documents in what `make up` printed, as text: who pushes, who only pulls."""
-    blocks = re.findall(r"^artifacts:\n(?:(?: .*|source-caches:)\n)+", site.output.read_text(), re.M)
+    printed = site.output.read_text()
+    blocks = re.findall(r"^artifacts:\n(?:(?: .*|source-caches:)\n)+", printed, re.M)
     assert len(blocks) == 2
     return blocks
 

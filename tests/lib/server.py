@@ -16,7 +16,7 @@ from lib.client import Client
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 ASSETD = os.environ.get("ASSETD", str(CHECKOUT / "build" / "assetd"))
 
-# How long a start or a stop may take before it is a failure; none is expected to come near it.
+# Seconds after which what does not come is a failure; nothing is expected to come near it.
 PATIENCE = 60
 
 SANITIZER_MARKS = ("Sanitizer", "runtime error:")
@@ -180,6 +180,14 @@ class Server:
         finally:
             if self.process is not None:
                 self.kill()
+
+
+def wait_until(condition, what):
+    """For what is bound to come, but not at once."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
 
 
 def files_below(folder):

@@ -30,7 +30,7 @@ class Keys:
         return self.folder / name
 
     def credentials(self, key=None):
-        """Of a client that trusts the server; KEY: the name of a pair there, or paths (key, crt)."""
+        """Of a client that trusts the server. KEY: a pair's name, or its paths (key, crt)."""
         root = self.tls("server.crt").read_bytes()
         if key is None:
             return grpc.ssl_channel_credentials(root)
@@ -99,7 +99,8 @@ class Site(Keys):
     @staticmethod
     def environment():
         """Ours, without the job server of a `make test` above us."""
-        return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        above = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        return {name: value for name, value in os.environ.items() if name not in above}
 
     def stop(self, number=signal.SIGTERM):
         """
