@@ -8,7 +8,7 @@ set -eu
 build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
        libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev openssl'
 test='python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev'
-check='clang-14 clang-format-14 shellcheck'
+check='clang-14 clang-format-14 shellcheck libcmocka-dev python3'
 policy=/usr/sbin/policy-rc.d
 
 # Those of the packages named that are not installed.

@@ -4,14 +4,11 @@
 import re
 import signal
 import socket
-import subprocess
 
 import pytest
 
 from lib.client import fails
 from lib.content import digest_of
-from lib.ports import free_port
-from lib.server import CHECKOUT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -28,35 +25,6 @@ def test_a_signal_stops_all_of_it(own_site, number):
     with own_site.client(own_site.pull_port) as client:
         assert client.fetch_blob("urn:a").blob_digest == digest_of(b"kept")
     own_site.stop()
-
-
-def make_up(site, **variables):
-    command = ["make", "--no-print-directory", "up"]
-    return subprocess.run(
-        [*command, *(f"{name}={value}" for name, value in variables.items())],
-        cwd=CHECKOUT,
-        env=site.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def test_a_port_in_use_is_told(site, folder):
-    done = make_up(site, RUN=folder / "run", PULL_PORT=site.pull_port, PUSH_PORT=site.push_port)
-    assert done.returncode != 0
-    assert str(site.pull_port) in done.stderr
-    assert "PULL_PORT" in done.stderr
-
-
-def test_a_folder_in_use_is_told(site):
-    done = make_up(site, RUN=site.run, PULL_PORT=free_port(), PUSH_PORT=free_port())
-    assert done.returncode != 0
-    assert str(site.run) in done.stderr
-    with site.client(site.pull_port) as client:
-        assert client.health() == 1
 
 
 def test_the_key_pairs(site):

@@ -12,9 +12,9 @@ import grpc
 
 from lib.client import Client
 from lib.ports import free_port
-from lib.server import CHECKOUT, ERROR_LINE, PATIENCE, SANITIZER_MARKS
+from lib.server import CHECKOUT, ERROR_LINE, PATIENCE, SANITIZER_MARKS, wait_until
 
-# The first start may have to build and to make RSA keys.
+# The first start may have to build.
 START_PATIENCE = 300
 
 
@@ -76,7 +76,7 @@ class Site(Keys):
         self.log_title = "log of make up"
 
     def start(self):
-        with open(self.output, "ab") as output:
+        with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
                 [
                     "make",
@@ -94,6 +94,7 @@ class Site(Keys):
                 start_new_session=True,
             )
         self.wait_ready(self.process, START_PATIENCE)
+        wait_until(lambda: "Ctrl-C" in self.output.read_text(), "it does not say that it serves")
         return self
 
     @staticmethod
