@@ -102,9 +102,20 @@ typedef int check_function(struct tree_cache *cache, struct cas_hold *hold,
                            const struct digest *directories, size_t directory_count,
                            struct tree_missing *missing, struct err *err);
 
+static bool is_named(const struct tree_missing *missing, const struct digest *digest)
+{
+    for (size_t i = 0; i < missing->count && i < TREE_MISSING_MAX; i++)
+        if (digest_equal(&missing->digests[i], digest))
+            return true;
+    return false;
+}
+
+/* The content is often among the references as well: what is named already is not counted twice. */
 static void add_missing(struct tree_missing *all, const struct tree_missing *more)
 {
     for (size_t i = 0; i < more->count && i < TREE_MISSING_MAX; i++) {
+        if (is_named(all, &more->digests[i]))
+            continue;
         if (all->count < TREE_MISSING_MAX)
             all->digests[all->count] = more->digests[i];
         all->count++;

@@ -349,6 +349,13 @@ def test_the_same_missing_blob_is_named_once(client):
     assert missing_of(info.value) == [f"blobs/{name_of(same)}"]
 
 
+def test_missing_content_that_is_a_reference_too_is_named_once(client):
+    absent = digest_of(b"nowhere")
+    with fails("FAILED_PRECONDITION", "1 in all") as info:
+        client.push_blob("urn:a", absent, references_blobs=[absent])
+    assert missing_of(info.value) == [f"blobs/{name_of(absent)}"]
+
+
 def test_what_is_no_directory_is_refused_as_one(client):
     garbage = client.upload(b"\xff\xff\xff\xffno directory")
     with fails("INVALID_ARGUMENT", garbage.hash):
