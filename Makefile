@@ -64,7 +64,7 @@ SHELL_FILES := .ci/run $(wildcard deploy/demo/*.sh) $(wildcard deploy/nginx/auth
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(PROGRAMS) ## build build/assetd and build/assetctl
+all: $(PROGRAMS) ## build build/assetd
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

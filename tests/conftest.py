@@ -3,6 +3,7 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -11,6 +12,9 @@ from lib import logs
 from lib.folders import new_folder
 from lib.server import Server
 
+# Started in the background by a shell, we and so all that the tests start would ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -18,6 +22,7 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         report.sections.extend(logs.sections(item.session))
     return report
+
 
 
 @pytest.fixture

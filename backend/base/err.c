@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 static const struct {
     const char *name;
     int grpc_status; /* google.rpc.Code */
@@ -60,6 +62,7 @@ static int set_va(struct err *err, enum err_code code, const char *format, va_li
 {
     err->code = code;
     (void)vsnprintf(err->msg, sizeof(err->msg), format, args);
+    utf8_mend(err->msg);
     return -(int)code;
 }
 
@@ -95,6 +98,7 @@ int err_wrap(struct err *err, const char *format, ...)
     va_end(args);
     size_t used = strlen(err->msg);
     (void)snprintf(err->msg + used, sizeof(err->msg) - used, ": %s", inner);
+    utf8_mend(err->msg);
     return rc;
 }
 

@@ -32,7 +32,10 @@ enum err_code {
 /* Room for a path of common length and what went wrong with it; longer texts are cut. */
 enum { ERR_MESSAGE_SIZE = 512 };
 
-/* Owned by the caller, who need not initialise it: it is written only when a function fails. */
+/*
+ * Owned by the caller, who need not initialise it: it is written only when a function fails. The
+ * message is valid UTF-8, whatever was put into it and wherever it was cut.
+ */
 struct err {
     enum err_code code;
     char msg[ERR_MESSAGE_SIZE];

@@ -2,6 +2,8 @@
 /* Validation of UTF-8. */
 #include "base/utf8.h"
 
+#include <string.h>
+
 static bool is_continuation(uint8_t byte)
 {
     return (byte & 0xc0) == 0x80;
@@ -47,4 +49,19 @@ bool utf8_is_text(const uint8_t *data, size_t size)
         i += length;
     }
     return true;
+}
+
+void utf8_mend(char *text)
+{
+    size_t left = strlen(text);
+    while (left > 0) {
+        size_t length =
+            (unsigned char)*text < 0x80 ? 1 : sequence_length((const uint8_t *)text, left);
+        if (length == 0) {
+            *text = '?';
+            length = 1;
+        }
+        text += length;
+        left -= length;
+    }
 }

@@ -10,4 +10,7 @@
 /* Whether SIZE bytes are valid UTF-8 (RFC 3629: no overlong forms, no surrogates) without NUL. */
 bool utf8_is_text(const uint8_t *data, size_t size);
 
+/* Puts '?' in the place of every byte of TEXT that is not of valid UTF-8, as where it was cut. */
+void utf8_mend(char *text);
+
 #endif

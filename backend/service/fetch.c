@@ -7,7 +7,7 @@
 
 /* A request for a blob or for a directory; the two messages have the same fields. */
 struct fetch {
-    struct instance *instance; /* NULL until the lookup begins */
+    struct instance *instance; /* while its hold is open, else NULL */
     struct instance_fetch lookup;
     ASSET(Qualifier) **qualifiers; /* as they came, for the answer */
     size_t qualifier_count;
@@ -23,6 +23,17 @@ struct fetch_request {
     size_t qualifier_count;
     REAPI(DigestFunction__Value) digest_function;
 };
+
+/*
+ * What the answer names is held until here, where it goes out. It cannot be held until the client
+ * has it: one that does not read its answer would keep everything from being evicted.
+ */
+static void end_hold(struct fetch *fetch)
+{
+    if (fetch->instance != NULL)
+        instance_fetch_end(fetch->instance, &fetch->lookup);
+    fetch->instance = NULL;
+}
 
 /* The times that an answer can carry: Timestamp in an arena. */
 static Google__Protobuf__Timestamp *timestamp_message(struct arena *arena, int64_t time)
@@ -67,7 +78,7 @@ static void answer_directory(struct call *call, const struct fetch *fetch,
     call_finish(call, &response.base);
 }
 
-static void answer(struct call *call, const struct fetch *fetch)
+static void answer(struct call *call, struct fetch *fetch)
 {
     const struct asset *asset = &fetch->lookup.asset;
     struct err err;
@@ -75,6 +86,7 @@ static void answer(struct call *call, const struct fetch *fetch)
     Google__Protobuf__Timestamp *expires_at = NULL;
     if (asset->expires_at != 0)
         expires_at = timestamp_message(call->arena, asset->expires_at);
+    end_hold(fetch);
     if (digest == NULL || (asset->expires_at != 0 && expires_at == NULL)) {
         (void)err_no_memory(&err, "an answer");
         call_fail(call, &err);
@@ -85,6 +97,12 @@ static void answer(struct call *call, const struct fetch *fetch)
     }
 }
 
+static void fail(struct call *call, struct fetch *fetch, const struct err *err)
+{
+    end_hold(fetch);
+    call_fail(call, err);
+}
+
 /* On a worker: content that is not known to be whole is looked through. */
 static void fetch_on_worker(struct call *call)
 {
@@ -93,7 +111,7 @@ static void fetch_on_worker(struct call *call)
     if (instance_fetch(fetch->instance, &fetch->lookup, call->arena, &err) == 0)
         answer(call, fetch);
     else
-        call_fail(call, &err);
+        fail(call, fetch, &err);
 }
 
 static void look_up(struct call *call, struct fetch *fetch)
@@ -105,15 +123,15 @@ static void look_up(struct call *call, struct fetch *fetch)
     else if (rc == -ERR_UNAVAILABLE)
         call_offload(call, fetch_on_worker);
     else
-        call_fail(call, &err);
+        fail(call, fetch, &err);
 }
 
-/* What the answer names was held until it was sent. */
+/* For a call that ended before its answer. */
 void fetch_end(struct call *call)
 {
     struct fetch *fetch = call->state;
-    if (fetch != NULL && fetch->instance != NULL)
-        instance_fetch_end(fetch->instance, &fetch->lookup);
+    if (fetch != NULL)
+        end_hold(fetch);
 }
 
 static int prepare(struct call *call, const struct fetch_request *request, struct fetch *fetch,

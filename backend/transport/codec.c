@@ -2,6 +2,8 @@
 /* Validation by descriptors, and unpacking into an arena. */
 #include "transport/codec.h"
 
+#include <stdbool.h>
+
 #include "base/utf8.h"
 #include "base/wire.h"
 
@@ -63,15 +65,24 @@ static int validate(struct validation *validation, const ProtobufCMessageDescrip
     return 0;
 }
 
-static void *allocate(void *arena, size_t size)
+/* What protobuf-c allocates by. */
+struct allocation {
+    struct arena *arena;
+    bool failed;
+};
+
+static void *allocate(void *context, size_t size)
 {
-    return arena_alloc(arena, size);
+    struct allocation *allocation = context;
+    void *memory = arena_alloc(allocation->arena, size);
+    allocation->failed |= memory == NULL;
+    return memory;
 }
 
 /* The arena takes back everything at once. */
-static void release(void *arena, void *memory)
+static void release(void *context, void *memory)
 {
-    (void)arena;
+    (void)context;
     (void)memory;
 }
 
@@ -82,8 +93,12 @@ int codec_unpack(const ProtobufCMessageDescriptor *type, struct span bytes, stru
     int rc = validate(&validation, type, bytes, 0);
     if (rc != 0)
         return rc;
-    ProtobufCAllocator allocator = {.alloc = allocate, .free = release, .allocator_data = arena};
+    struct allocation allocation = {.arena = arena};
+    ProtobufCAllocator allocator = {
+        .alloc = allocate, .free = release, .allocator_data = &allocation};
     *message = protobuf_c_message_unpack(type, &allocator, bytes.size, bytes.data);
+    if (*message == NULL && allocation.failed)
+        return err_no_memory(err, "a request");
     if (*message == NULL)
         return err_set(err, ERR_INVALID, "the request is not a valid %s message", type->name);
     return 0;

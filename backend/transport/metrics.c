@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -17,8 +18,10 @@
 
 enum {
     REQUEST_MAX = 4096,
-    /* Milliseconds for a client to send its request, and to take the answer. */
-    CLIENT_PATIENCE = 2000,
+    /* Seconds for a client to send its request and to take the answer. */
+    CLIENT_PATIENCE = 5,
+    /* Milliseconds to wait where no connection can be taken. */
+    ACCEPT_PAUSE = 100,
 };
 
 struct metrics {
@@ -170,34 +173,60 @@ static char *make_page(const struct metrics *metrics, size_t *size)
 
 /* --- HTTP --- */
 
-static void send_all(int fd, const char *data, size_t size)
+/* A connection; it may take until its deadline, and no longer than until the server stops. */
+struct client {
+    int fd; /* does not block */
+    int stop;
+    struct timespec deadline; /* CLOCK_MONOTONIC */
+};
+
+static int milliseconds_left(const struct timespec *deadline)
 {
-    while (size > 0) {
-        ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
-        if (sent <= 0)
-            return; /* gone, or too slow: it asks again */
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t left = (deadline->tv_sec - now.tv_sec) * INT64_C(1000) +
+                   (deadline->tv_nsec - now.tv_nsec) / 1000000;
+    return left > 0 ? (int)left : 0;
+}
+
+/* Waits until the client has sent, or takes, something; false if it is to be given up. */
+static bool wait_for(const struct client *client, short events)
+{
+    struct pollfd both[] = {{.fd = client->fd, .events = events},
+                            {.fd = client->stop, .events = POLLIN}};
+    int rc = poll(both, 2, milliseconds_left(&client->deadline));
+    return rc > 0 && both[1].revents == 0;
+}
+
+/* What is not taken in time is not sent: the client asks again. */
+static void send_all(const struct client *client, const char *data, size_t size)
+{
+    while (size > 0 && wait_for(client, POLLOUT)) {
+        ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
+        if (sent < 0)
+            return;
         data += sent;
         size -= (size_t)sent;
     }
 }
 
-static void answer(int fd, const char *status, const char *body, size_t size)
+static void answer(const struct client *client, const char *status, const char *body, size_t size)
 {
     char head[256];
     int length = snprintf(head, sizeof(head),
                           "HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4\r\n"
                           "Content-Length: %zu\r\nConnection: close\r\n\r\n",
                           status, size);
-    send_all(fd, head, (size_t)length);
-    send_all(fd, body, size);
+    send_all(client, head, (size_t)length);
+    send_all(client, body, size);
 }
 
 /* Reads up to the end of the request's head; false if there is none within bounds. */
-static bool read_request(int fd, char request[REQUEST_MAX])
+static bool read_request(const struct client *client, char request[REQUEST_MAX])
 {
     size_t size = 0;
-    while (size < REQUEST_MAX - 1) {
-        ssize_t got = recv(fd, request + size, REQUEST_MAX - 1 - size, 0);
+    while (size < REQUEST_MAX - 1 && wait_for(client, POLLIN)) {
+        ssize_t got = recv(client->fd, request + size, REQUEST_MAX - 1 - size, 0);
         if (got <= 0)
             return false;
         size += (size_t)got;
@@ -211,41 +240,42 @@ static bool read_request(int fd, char request[REQUEST_MAX])
 static void serve_client(const struct metrics *metrics, int fd)
 {
     static const char unknown[] = "only GET /metrics is served here\n";
-    struct timeval patience = {.tv_sec = CLIENT_PATIENCE / 1000,
-                               .tv_usec = CLIENT_PATIENCE % 1000 * 1000};
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    struct client client = {.fd = fd, .stop = metrics->stop};
+    (void)clock_gettime(CLOCK_MONOTONIC, &client.deadline);
+    client.deadline.tv_sec += CLIENT_PATIENCE;
     char request[REQUEST_MAX];
-    if (!read_request(fd, request))
+    if (!read_request(&client, request))
         return;
     if (strncmp(request, "GET /metrics ", strlen("GET /metrics ")) != 0) {
-        answer(fd, "404 Not Found", unknown, sizeof(unknown) - 1);
+        answer(&client, "404 Not Found", unknown, sizeof(unknown) - 1);
         return;
     }
     size_t size;
     char *page = make_page(metrics, &size);
     if (page == NULL)
-        answer(fd, "503 Service Unavailable", "", 0);
+        answer(&client, "503 Service Unavailable", "", 0);
     else
-        answer(fd, "200 OK", page, size);
+        answer(&client, "200 OK", page, size);
     free(page);
 }
 
 static void *serve(void *argument)
 {
     const struct metrics *metrics = argument;
-    struct pollfd events[] = {{.fd = metrics->listening, .events = POLLIN},
-                              {.fd = metrics->stop, .events = POLLIN}};
+    struct pollfd events[] = {{.fd = metrics->stop, .events = POLLIN},
+                              {.fd = metrics->listening, .events = POLLIN}};
     for (;;) {
-        if (poll(events, 2, -1) < 0)
-            continue; /* EINTR */
-        if (events[1].revents != 0)
+        (void)poll(events, 2, -1);
+        if (events[0].revents != 0)
             return NULL;
-        int fd = accept4(metrics->listening, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0)
-            continue;
-        serve_client(metrics, fd);
-        (void)close(fd);
+        int fd = accept4(metrics->listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            serve_client(metrics, fd);
+            (void)close(fd);
+        } else {
+            /* Out of descriptors, say: the connection stays where it is, and must not spin us. */
+            (void)poll(events, 1, ACCEPT_PAUSE);
+        }
     }
 }
 

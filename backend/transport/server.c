@@ -29,7 +29,7 @@ struct server {
     struct server_flight flight;
     struct server_listener *listeners;
     size_t count;           /* of listeners that were made */
-    struct rpc_tag stopped; /* one listener at a time */
+    struct rpc_tag stopped; /* of the shutdown of every listener */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     size_t stopping; /* listeners whose shutdown is not over */

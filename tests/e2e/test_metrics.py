@@ -101,6 +101,15 @@ def test_other_requests_are_answered_too(server, port):
     assert get(port)[0] == 200
 
 
+def test_a_client_that_drips_does_not_hold_up_the_stop(server, port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET /met")
+        server.signal()
+        assert server.wait() == 0
+        # Its end came with the stop, and not by the client's patience.
+        assert connection.recv(1) == b""
+
+
 def test_a_port_in_use_is_refused(assetd, server, port):
     second = assetd(metrics={"address": f"127.0.0.1:{port}"}, start=False)
     second.expects_errors = True

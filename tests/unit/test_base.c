@@ -64,6 +64,24 @@ static void long_messages_are_cut(void **state)
     assert_memory_equal(err.msg, "outer: xxx", 10);
 }
 
+/* A client that is strict about UTF-8 could not read the answer otherwise. */
+static void messages_are_valid_utf8(void **state)
+{
+    (void)state;
+    struct err err;
+    (void)err_set(&err, ERR_INVALID, "%.4s|%s|%s", "abc\xc3\xa9", "\xff", "\xe2\x82\xac");
+    assert_string_equal(err.msg, "abc?|?|\xe2\x82\xac");
+    for (size_t length = ERR_MESSAGE_SIZE - 4; length < ERR_MESSAGE_SIZE + 4; length++) {
+        char text[2 * ERR_MESSAGE_SIZE];
+        memset(text, 'x', length);
+        memcpy(text + length, "\xe2\x82\xac", 4);
+        (void)err_set(&err, ERR_INVALID, "%s", text);
+        assert_true(utf8_is_text((const uint8_t *)err.msg, strlen(err.msg)));
+        (void)err_wrap(&err, "o");
+        assert_true(utf8_is_text((const uint8_t *)err.msg, strlen(err.msg)));
+    }
+}
+
 /* --- arena --- */
 
 static void arena_gives_aligned_memory_apart(void **state)
@@ -308,6 +326,7 @@ int main(void)
         cmocka_unit_test(errors_are_wrapped_outward),
         cmocka_unit_test(errno_becomes_a_code),
         cmocka_unit_test(long_messages_are_cut),
+        cmocka_unit_test(messages_are_valid_utf8),
         cmocka_unit_test(arena_gives_aligned_memory_apart),
         cmocka_unit_test(log_lines_cannot_be_forged),
         cmocka_unit_test(digests_of_known_content),
