@@ -195,8 +195,10 @@ def test_many_connections_at_once(server):
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
-ACK = 1
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+ACK = END_STREAM = 1
+END_HEADERS = 4
+INITIAL_WINDOW_SIZE = 4
 
 
 def frame(kind, flags=0, stream=0, payload=b""):
@@ -241,6 +243,39 @@ def test_pings_of_an_idle_client_are_answered(server):
     answers = [payload for kind, flags, payload in frames if kind == PING and flags & ACK]
     assert answers == [struct.pack(">Q", number) for number in range(4)]
     assert not [payload for kind, _, payload in frames if kind == GOAWAY]
+
+
+def header(name, value):
+    """Of HPACK: a literal without indexing, neither part longer than 126 bytes."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def test_a_client_that_takes_no_answer_holds_up_nobody(assetd, folder):
+    """Its fetch was answered, as far as we are concerned: what it names may be evicted."""
+    server = assetd(instances=[{"name": "", "storage": str(folder / "s"), "quota": "4MiB"}])
+    client = server.client()
+    client.push_blob("urn:a", client.upload(b"content"))
+    head = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"{FETCH}FetchBlob",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    request = asset.FetchBlobRequest(uris=["urn:a"]).SerializeToString()
+    with connect(server) as connection:
+        connection.sendall(
+            PREFACE
+            + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
+            + frame(HEADERS, END_HEADERS, 1, b"".join(header(*pair) for pair in head.items()))
+            + frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(request)) + request)
+        )
+        # Headers come, and then the answer waits for a window that is never opened.
+        frames = read_frames(connection, 0.5)
+        assert [kind for kind, _, _ in frames if kind in (HEADERS, DATA)] == [HEADERS]
+        for number in range(100):
+            client.upload(noise(100_000, number))
 
 
 def test_keepalive_of_a_channel(server):
