@@ -3,7 +3,6 @@
 #include "transport/server.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "rpc/queue.h"
@@ -142,44 +141,26 @@ static void on_stopped(struct rpc_tag *tag, bool ok)
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-/* Waits for the listeners' shutdown; false if GRACE milliseconds passed first. */
-static bool wait_stopped(struct server *server, int64_t grace)
-{
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += grace / 1000;
-    until.tv_nsec += grace % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    int rc = 0;
-    (void)pthread_mutex_lock(&server->lock);
-    while (server->stopping != 0 && rc == 0)
-        rc = pthread_cond_timedwait(&server->changed, &server->lock, &until);
-    bool done = server->stopping == 0;
-    (void)pthread_mutex_unlock(&server->lock);
-    return done;
-}
-
+/*
+ * The core would cancel calls that come while it shuts down. So it goes on while calls are under
+ * way, we answer new ones with UNAVAILABLE, and it is shut down when nothing is left, or what is
+ * left is to be cancelled.
+ */
 static void stop_listeners(struct server *server, int64_t grace)
 {
-    (void)pthread_mutex_lock(&server->lock);
+    if (!server_flight_stop(&server->flight, grace))
+        log_warning("cancelling-calls", log_num("after_ms", grace));
     server->stopping = server->count;
-    (void)pthread_mutex_unlock(&server->lock);
     server->stopped.done = on_stopped;
     for (size_t i = 0; i < server->count; i++) {
         struct server_listener *listener = &server->listeners[i];
-        atomic_store(&listener->stopping, true);
         grpc_server_shutdown_and_notify(listener->core, listener->queue, &server->stopped);
+        grpc_server_cancel_all_calls(listener->core);
     }
-    if (!wait_stopped(server, grace)) {
-        log_warning("cancelling-calls", log_num("after_ms", grace));
-        for (size_t i = 0; i < server->count; i++)
-            grpc_server_cancel_all_calls(server->listeners[i].core);
-    }
-    while (!wait_stopped(server, 1000))
-        continue;
+    (void)pthread_mutex_lock(&server->lock);
+    while (server->stopping != 0)
+        (void)pthread_cond_wait(&server->changed, &server->lock);
+    (void)pthread_mutex_unlock(&server->lock);
 }
 
 int server_start(const struct services *services, struct server **out, struct err *err)
@@ -188,12 +169,8 @@ int server_start(const struct services *services, struct server **out, struct er
     struct server *server = calloc(1, sizeof(*server));
     if (server == NULL)
         return err_no_memory(err, "the server");
-    pthread_condattr_t monotonic;
-    (void)pthread_condattr_init(&monotonic);
-    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&server->lock, NULL);
-    (void)pthread_cond_init(&server->changed, &monotonic);
-    (void)pthread_condattr_destroy(&monotonic);
+    (void)pthread_cond_init(&server->changed, NULL);
     int rc = server_flight_init(&server->flight, err);
     if (rc == 0)
         rc = metrics_calls_init(&server->calls, err);

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "rpc/queue.h"
@@ -50,17 +51,38 @@ static bool is_unary(const struct server_call *call)
 int server_flight_init(struct server_flight *flight, struct err *err)
 {
     *flight = (struct server_flight){.count = 0};
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     int rc = pthread_mutex_init(&flight->lock, NULL);
     if (rc == 0)
-        rc = pthread_cond_init(&flight->empty, NULL);
+        rc = pthread_cond_init(&flight->changed, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
     return rc == 0 ? 0 : err_errno(err, rc, "make a lock");
+}
+
+bool server_flight_stop(struct server_flight *flight, int64_t grace)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t nanoseconds = until.tv_nsec + grace % 1000 * 1000000;
+    until.tv_sec += grace / 1000 + nanoseconds / 1000000000;
+    until.tv_nsec = nanoseconds % 1000000000;
+    atomic_store(&flight->stopping, true);
+    int rc = 0;
+    (void)pthread_mutex_lock(&flight->lock);
+    while (flight->under_way != 0 && rc == 0)
+        rc = pthread_cond_timedwait(&flight->changed, &flight->lock, &until);
+    bool done = flight->under_way == 0;
+    (void)pthread_mutex_unlock(&flight->lock);
+    return done;
 }
 
 void server_flight_fini(struct server_flight *flight)
 {
     (void)pthread_mutex_lock(&flight->lock);
     while (flight->count != 0)
-        (void)pthread_cond_wait(&flight->empty, &flight->lock);
+        (void)pthread_cond_wait(&flight->changed, &flight->lock);
     struct server_call *spare = flight->spare;
     (void)pthread_mutex_unlock(&flight->lock);
     while (spare != NULL) {
@@ -71,7 +93,7 @@ void server_flight_fini(struct server_flight *flight)
         free(spare);
         spare = next;
     }
-    (void)pthread_cond_destroy(&flight->empty);
+    (void)pthread_cond_destroy(&flight->changed);
     (void)pthread_mutex_destroy(&flight->lock);
 }
 
@@ -98,8 +120,16 @@ static struct server_call *make_call(struct server_flight *flight)
     return NULL;
 }
 
+/* A client has called. */
+static void take_off(struct server_flight *flight)
+{
+    (void)pthread_mutex_lock(&flight->lock);
+    flight->under_way++;
+    (void)pthread_mutex_unlock(&flight->lock);
+}
+
 /* Keeps the call's memory for the next one. The last use of the call. */
-static void retire(struct server_call *call)
+static void retire(struct server_call *call, bool was_under_way)
 {
     struct server_flight *flight = call->method->listener->flight;
     arena_reset(&call->arena);
@@ -108,8 +138,11 @@ static void retire(struct server_call *call)
     (void)pthread_mutex_lock(&flight->lock);
     call->next = flight->spare;
     flight->spare = call;
-    if (--flight->count == 0)
-        (void)pthread_cond_broadcast(&flight->empty);
+    flight->count--;
+    if (was_under_way)
+        flight->under_way--;
+    if (flight->count == 0 || (was_under_way && flight->under_way == 0))
+        (void)pthread_cond_broadcast(&flight->changed);
     (void)pthread_mutex_unlock(&flight->lock);
 }
 
@@ -139,7 +172,7 @@ static void release(struct server_call *call)
     if (call->method->method == NULL)
         grpc_call_details_destroy(&call->details);
     grpc_call_unref(call->core); /* and with it the elements of the metadata */
-    retire(call);
+    retire(call, true);
 }
 
 /* --- batches --- */
@@ -485,6 +518,8 @@ static void start_handler(struct server_call *call)
         call->call.identity = call->call.request_id = "";
         (void)err_no_memory(&err, "a call");
         call_fail(&call->call, &err);
+    } else if (atomic_load(&call->method->listener->flight->stopping)) {
+        finish(call, GRPC_STATUS_UNAVAILABLE, "the server is stopping: try again");
     } else if (call->method->method == NULL) {
         refuse_unknown(call);
     } else if (admit(call, &err) != 0) {
@@ -522,11 +557,12 @@ static void on_arrival(struct rpc_tag *tag, bool ok)
     if (!ok) { /* the server stops; the core has taken nothing */
         if (method->method == NULL)
             grpc_call_details_destroy(&call->details);
-        retire(call);
+        retire(call, false);
         return;
     }
     struct err err;
-    if (!atomic_load(&method->listener->stopping) && server_call_arm(method, &err) != 0)
+    take_off(method->listener->flight);
+    if (server_call_arm(method, &err) != 0)
         log_error("fewer-calls", log_str("reason", err.msg),
                   log_str("method", method->method != NULL ? method->method->path : "unknown"));
     begin(call);
@@ -563,7 +599,7 @@ int server_call_arm(struct server_method *method, struct err *err)
     }
     if (error == GRPC_CALL_OK)
         return 0;
-    retire(call);
+    retire(call, false);
     return err_set(err, ERR_INTERNAL, "the core takes no calls: %s",
                    grpc_call_error_to_string(error));
 }

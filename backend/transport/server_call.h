@@ -16,6 +16,7 @@
 #include <grpc/grpc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "service/services.h"
 #include "transport/metrics.h"
@@ -36,20 +37,28 @@ struct server_listener {
     grpc_server *core;
     grpc_completion_queue *queue;
     struct server_method *methods; /* method_count, and one more for unknown ones */
-    atomic_bool stopping;
     struct metrics_calls *calls;
     struct server_flight *flight;
 };
 
-/* Calls that exist, armed or under way: at 0 the queue may be shut down. */
+/* The calls of all listeners. */
 struct server_flight {
     pthread_mutex_t lock;
-    pthread_cond_t empty;
-    size_t count;
+    pthread_cond_t changed;    /* when a count goes down to 0 */
+    size_t count;              /* of calls, armed or under way: at 0 the queue may be shut down */
+    size_t under_way;          /* of these, calls of clients */
+    atomic_bool stopping;      /* calls that come now are UNAVAILABLE */
     struct server_call *spare; /* freed calls, kept for the next */
 };
 
 int server_flight_init(struct server_flight *flight, struct err *err);
+
+/*
+ * Refuses the calls that come from now on, and waits until none is under way; false if GRACE
+ * milliseconds passed first.
+ */
+bool server_flight_stop(struct server_flight *flight, int64_t grace);
+
 /* Waits until no call is left, and gives back the spare ones. */
 void server_flight_fini(struct server_flight *flight);
 
