@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/digest_set.h"
+#include "base/log.h"
 #include "base/wire.h"
 #include "service/handlers.h"
 #include "service/messages.h"
@@ -229,6 +230,28 @@ static void store_slice(struct cas *cas, const struct digest *digests,
         slice->errs[slice->positions[i]] = slice->blobs[i].err;
 }
 
+/* What the store could not take: the client is told blob by blob, and the log once a slice. */
+static void log_refused(const struct call *call, const struct instance *instance,
+                        const struct slice *slice)
+{
+    const struct cas_blob *first = NULL;
+    int64_t count = 0;
+    for (size_t i = 0; i < slice->blob_count; i++) {
+        if (slice->blobs[i].err.code == ERR_OK || slice->blobs[i].err.code == ERR_INVALID)
+            continue;
+        if (first == NULL)
+            first = &slice->blobs[i];
+        count++;
+    }
+    char digest[DIGEST_TEXT_MAX];
+    if (first != NULL)
+        log_warning("upload-refused", log_str("instance", instance->conf->name),
+                    log_str("digest", digest_text(&first->digest, digest)),
+                    log_str("code", err_name(first->err.code)), log_str("reason", first->err.msg),
+                    log_num("blobs", count), log_str("identity", call->identity),
+                    log_str("id", call->request_id));
+}
+
 static int update_blobs(struct call *call, const struct instance *instance,
                         const REAPI(BatchUpdateBlobsRequest) *request,
                         REAPI(BatchUpdateBlobsResponse__Response) **responses, struct err *err)
@@ -243,6 +266,7 @@ static int update_blobs(struct call *call, const struct instance *instance,
         if (count > BATCH_SLICE)
             count = BATCH_SLICE;
         store_slice(instance->cas, digests + first, request->requests + first, count, slice);
+        log_refused(call, instance, slice);
         for (size_t i = 0; i < count && rc == 0; i++) {
             responses[first + i]->digest = request->requests[first + i]->digest;
             responses[first + i]->status = make_status(call->arena, &slice->errs[i]);

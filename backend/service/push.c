@@ -40,22 +40,30 @@ struct push {
 
 /* --- answer --- */
 
-static void log_push(const struct push *push)
+/* REASON is NULL for a push that was taken. */
+static void log_push(const struct push *push, const char *reason)
 {
     char digest[DIGEST_TEXT_MAX];
     const struct call *call = push->call;
-    log_info("push", log_str("instance", push->instance->conf->name),
-             log_str("uri", asset_request_loggable(push->push.keys[0].uri, call->arena)),
-             log_str("digest", digest_text(&push->push.asset.content, digest)),
-             log_str("identity", call->identity), log_str("id", call->request_id));
+    const char *uri = asset_request_loggable(push->push.keys[0].uri, call->arena);
+    (void)digest_text(&push->push.asset.content, digest);
+    if (reason == NULL)
+        log_info("push", log_str("instance", push->instance->conf->name), log_str("uri", uri),
+                 log_str("digest", digest), log_str("identity", call->identity),
+                 log_str("id", call->request_id));
+    else
+        log_warning("push-refused", log_str("instance", push->instance->conf->name),
+                    log_str("uri", uri), log_str("digest", digest), log_str("reason", reason),
+                    log_str("identity", call->identity), log_str("id", call->request_id));
 }
 
 /*
  * "blobs/HASH/SIZE" for each that is known by name, as the message and as details (REAPI,
  * ContentAddressableStorage: a missing blob is a PreconditionFailure of type MISSING).
  */
-static void fail_missing(struct call *call, const struct tree_missing *missing)
+static void fail_missing(const struct push *push)
 {
+    const struct tree_missing *missing = &push->push.missing;
     enum { SUBJECT_SIZE = DIGEST_TEXT_MAX + 8 };
     char subjects[TREE_MISSING_MAX][SUBJECT_SIZE];
     char text[256 + TREE_MISSING_MAX * SUBJECT_SIZE];
@@ -79,7 +87,8 @@ static void fail_missing(struct call *call, const struct tree_missing *missing)
     (void)snprintf(text + length, sizeof(text) - (size_t)length, " (%zu in all)", missing->count);
     failure.n_violations = named;
     failure.violations = all;
-    call_fail_with(call, ERR_PRECONDITION, text, &failure.base);
+    log_push(push, text);
+    call_fail_with(push->call, ERR_PRECONDITION, text, &failure.base);
 }
 
 static void on_pushed(struct instance_push *instance_push, const struct err *err)
@@ -87,11 +96,11 @@ static void on_pushed(struct instance_push *instance_push, const struct err *err
     struct push *push = (struct push *)instance_push;
     struct call *call = push->call;
     if (err != NULL && err->code == ERR_PRECONDITION && instance_push->missing.count != 0) {
-        fail_missing(call, &instance_push->missing);
+        fail_missing(push);
     } else if (err != NULL) {
         call_fail(call, err);
     } else {
-        log_push(push);
+        log_push(push, NULL);
         /* Both responses are empty messages. */
         ASSET(PushBlobResponse) response =
             BUILD__BAZEL__REMOTE__ASSET__V1__PUSH_BLOB_RESPONSE__INIT;

@@ -161,16 +161,26 @@ void instance_fetch_end(struct instance *instance, struct instance_fetch *fetch)
         cas_hold_end(&fetch->hold);
 }
 
+/*
+ * Whether the asset just found is whole. *RC tells of a fault that left it unknown. What is not
+ * whole, or no tree any more, is a miss, which the next push heals; ERR says what is missing.
+ */
 static bool is_whole(struct instance *instance, struct instance_fetch *fetch, check_function *check,
                      int *rc, struct err *err)
 {
+    struct tree_missing missing;
     if (instance->cas == NULL)
         return true;
-    struct tree_missing missing;
     int checked =
         check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
+    if (checked == -ERR_PRECONDITION && missing.count != 0) {
+        char text[DIGEST_TEXT_MAX];
+        (void)err_set(err, ERR_NOT_FOUND, "blob %s is gone",
+                      digest_text(&missing.digests[0], text));
+        return false;
+    }
     if (checked == -ERR_PRECONDITION || checked == -ERR_INVALID || checked == -ERR_NOT_FOUND)
-        return false; /* not whole, or not a tree any more: a miss, which the next push heals */
+        return false;
     *rc = checked;
     return checked == 0;
 }
@@ -179,6 +189,8 @@ static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
                       check_function *check, struct arena *arena, struct err *err)
 {
     int rc = 0;
+    bool is_known = false;
+    struct err reason;
     for (size_t i = 0; i < fetch->uri_count; i++) {
         struct asset_key key = {fetch->kind, fetch->function, fetch->uris[i], fetch->qualifiers,
                                 fetch->qualifier_count};
@@ -189,14 +201,21 @@ static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
             return found;
         if (fetch->asset.pushed_at < fetch->oldest_accepted)
             continue;
-        if (is_whole(instance, fetch, check, &rc, err)) {
+        if (is_whole(instance, fetch, check, &rc, &reason)) {
             fetch->uri = fetch->uris[i];
             asset_index_touch(instance->index, &key);
             return 0;
         }
-        if (rc != 0)
+        is_known = true;
+        if (rc != 0) {
+            *err = reason;
             return rc;
+        }
     }
+    if (is_known)
+        return err_set(err, ERR_NOT_FOUND,
+                       "the asset is known but no longer whole, until it is pushed again: %s",
+                       reason.msg);
     return err_set(err, ERR_NOT_FOUND, "no asset is known for this URI and these qualifiers");
 }
 

@@ -9,11 +9,15 @@ import socket
 FIRST = 12000
 PER_WORKER = 2000
 
+given = set()  # a port may be handed out long before somebody listens at it
+
 
 def free_port():
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
     while True:
         port = FIRST + worker * PER_WORKER + random.randrange(PER_WORKER)
+        if port in given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

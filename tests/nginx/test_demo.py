@@ -89,8 +89,12 @@ class Demo:
         """The pids of nginx's master and of assetd."""
         nginx = int((self.run / "nginx" / "nginx.pid").read_text())
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        [assetd] = [int(pid) for pid in children.read_text().split() if int(pid) != nginx]
-        return nginx, assetd
+        others = []
+        # Just after the start there may be the last of the script's other commands.
+        while len(others) != 1:
+            others = [int(pid) for pid in children.read_text().split() if int(pid) != nginx]
+            assert others, self.output()
+        return nginx, others[0]
 
     def check_serving(self):
         root = (self.run / "tls" / "server.crt").read_bytes()
