@@ -53,8 +53,8 @@ static int check_list(const struct call *call, const struct instance *instance, 
     if (call->identity[0] == '\0')
         return err_set(err, ERR_DENIED,
                        "instance \"%s\" lets only registered clients %s, and this one came without "
-                       "an identity by listener %s: use a client certificate or token that the "
-                       "server knows",
+                       "an identity by listener %s: use the push port, with a client certificate "
+                       "that the server knows",
                        name.text, verb, call->listener->address);
     return err_set(
         err, ERR_DENIED,

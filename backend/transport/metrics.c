@@ -115,9 +115,16 @@ static bool cas_quota_figure(const struct instance *instance, uint64_t *value)
     return instance->cas != NULL;
 }
 
+static bool index_quota_figure(const struct instance *instance, uint64_t *value)
+{
+    *value = (uint64_t)instance->conf->index_quota;
+    return true;
+}
+
 static const struct figure figures[] = {
     {"assetd_index_assets", "gauge", "Assets in the index.", index_assets},
     {"assetd_index_bytes", "gauge", "Bytes of the index in use.", index_bytes},
+    {"assetd_index_quota_bytes", "gauge", "Bytes that the index may have.", index_quota_figure},
     {"assetd_index_evicted_total", "counter", "Assets evicted for the quota.", index_evicted},
     {"assetd_index_expired_total", "counter", "Assets expired.", index_expired},
     {"assetd_index_commits_total", "counter", "Group commits.", index_commits},

@@ -80,6 +80,7 @@ def test_stores_are_counted_by_instance(assetd, port, folder):
     assert found["assetd_index_assets", 'instance=""'] == 3
     assert found["assetd_index_assets", 'instance="index/only"'] == 0
     assert found["assetd_cas_blobs", 'instance=""'] == 3
+    assert found["assetd_index_quota_bytes", 'instance=""'] == 1 << 30
     assert found["assetd_cas_quota_bytes", 'instance=""'] == 5_000_000
     assert 0 < found["assetd_cas_bytes", 'instance=""'] < 5_000_000
     assert ("assetd_cas_blobs", 'instance="index/only"') not in found
