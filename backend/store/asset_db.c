@@ -53,6 +53,8 @@ struct asset_db {
     MDB_txn *idle[READERS_MAX]; /* snapshots that were reset */
 
     MDB_dbi tables[ASSET_TABLES]; /* changed with env */
+
+    bool is_name_unsure; /* the writer's own: the file was renamed, and that may not last */
 };
 
 /* --- LMDB's values and errors --- */
@@ -177,28 +179,44 @@ static int copy_to(struct asset_db *db, int fd, struct err *err)
     return fdatasync(fd) == 0 ? 0 : err_errno(err, errno, "fsync " DATA_NEW_NAME);
 }
 
+/* After a power cut the file before the last rename may be back, without what was written since. */
+static int make_name_sure(struct asset_db *db, struct err *err)
+{
+    if (!db->is_name_unsure)
+        return 0;
+    if (fsync(db->directory->fd) != 0)
+        return err_errno(err, errno, "fsync %s", db->directory->path);
+    db->is_name_unsure = false;
+    return 0;
+}
+
 int asset_db_rewrite(struct asset_db *db, struct err *err)
 {
     int directory_fd = db->directory->fd;
+    struct err reopen_err;
     if (db->env == NULL)
         return err_set(err, ERR_UNAVAILABLE, "the index is not open");
     int fd = openat(directory_fd, DATA_NEW_NAME, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0)
         return err_errno(err, errno, "make " DATA_NEW_NAME);
-    keep_quiet(db);
     int rc = copy_to(db, fd, err);
     (void)close(fd);
+    if (rc != 0) {
+        (void)unlinkat(directory_fd, DATA_NEW_NAME, 0);
+        return rc;
+    }
+    keep_quiet(db);
     close_env(db);
-    if (rc == 0 && renameat(directory_fd, DATA_NEW_NAME, directory_fd, DATA_NAME) != 0)
+    if (renameat(directory_fd, DATA_NEW_NAME, directory_fd, DATA_NAME) != 0) {
         rc = err_errno(err, errno, "rename " DATA_NEW_NAME);
-    else if (rc == 0 && fsync(directory_fd) != 0)
-        rc = err_errno(err, errno, "fsync %s", db->directory->path);
-    struct err reopen_err;
+        (void)unlinkat(directory_fd, DATA_NEW_NAME, 0);
+    } else {
+        db->is_name_unsure = true;
+        rc = make_name_sure(db, err);
+    }
     if (open_env(db, db->quota, &reopen_err) != 0)
         rc = err_set(err, reopen_err.code, "%s", reopen_err.msg);
     let_in(db);
-    if (rc != 0)
-        (void)unlinkat(directory_fd, DATA_NEW_NAME, 0);
     return rc;
 }
 
@@ -317,11 +335,19 @@ void asset_db_read_end(struct asset_db *db, struct MDB_txn *txn)
 
 int asset_db_begin(struct asset_db *db, struct MDB_txn **txn, struct err *err)
 {
-    if (db->env == NULL && reopen(db, err) != 0) {
+    if (make_name_sure(db, err) != 0) {
         err->code = ERR_UNAVAILABLE;
-        return err_wrap(err, "open the index after a disk error");
+        return -ERR_UNAVAILABLE;
     }
-    int rc = mdb_txn_begin(db->env, NULL, 0, txn);
+    /* A commit that memory was lacking for may have left an environment that refuses all. */
+    int rc = db->env != NULL ? mdb_txn_begin(db->env, NULL, 0, txn) : MDB_PANIC;
+    if (rc == MDB_PANIC) {
+        if (reopen(db, err) != 0) {
+            err->code = ERR_UNAVAILABLE;
+            return err_wrap(err, "open the index after a disk error");
+        }
+        rc = mdb_txn_begin(db->env, NULL, 0, txn);
+    }
     return rc == 0 ? 0 : asset_db_fault(err, rc, "begin a transaction");
 }
 

@@ -53,7 +53,10 @@ void asset_db_read_end(struct asset_db *db, struct MDB_txn *txn);
 
 /* --- the writer: one thread --- */
 
-/* ERR_UNAVAILABLE: the disk failed before, and the file cannot be opened again yet. */
+/*
+ * ERR_UNAVAILABLE: the disk failed before, and the file cannot be opened again yet, or it is not
+ * sure yet that a file that was written anew keeps its name.
+ */
 int asset_db_begin(struct asset_db *db, struct MDB_txn **txn, struct err *err);
 void asset_db_abort(struct MDB_txn *txn);
 
@@ -64,7 +67,10 @@ void asset_db_abort(struct MDB_txn *txn);
  */
 int asset_db_commit(struct asset_db *db, struct MDB_txn *txn, struct err *err);
 
-/* Writes the file anew without its free pages, outside a transaction. It stays as it was on error.
+/*
+ * Writes the file anew without its free pages, outside a transaction. Readers wait only while the
+ * new one takes the place of the old one. On error the old one stays, unless it was just replaced:
+ * then no transaction begins before it is sure that the new one stays.
  */
 int asset_db_rewrite(struct asset_db *db, struct err *err);
 

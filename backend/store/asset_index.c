@@ -15,17 +15,20 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "store/asset_life.h"
 #include "store/asset_record.h"
+#include "store/asset_room.h"
 #include "store/asset_tables.h"
 #include "store/asset_uses.h"
 #include "store/directory.h"
 
 enum {
     UPKEEP_MS = 60 * 1000, /* from one writing of uses and sweep to the next */
-    RENEW_SHARE = 100,   /* of expire_after; a renewal is written when the last is as old as that */
-    EXPIRE_BATCH = 256,  /* assets removed by one transaction, so that writes need not wait long */
-    EXPIRE_BYTES = 8192, /* of the file for each of these, so that small files are not overrun */
-    EACH_STEP = 64,      /* assets */
+    RENEW_SHARE = 100,  /* of expire_after; a renewal is written when the last is as old as that */
+    EXPIRE_BATCH = 256, /* assets removed by one transaction, so that writes need not wait long */
+    EXPIRE_RENEWAL = 2, /* of them for each renewal, so that small files are not overrun */
+    SETTLE_SHARE = 2,   /* of the renewals, for a transaction that writes something else */
+    EACH_STEP = 64,     /* assets */
 };
 
 struct asset_index {
@@ -50,11 +53,10 @@ struct asset_index {
     atomic_uint_fast64_t commits;
 
     /* The writer's own: */
-    struct asset_use *written_uses; /* room for ASSET_USES_MAX */
-    int64_t upkeep_at;              /* when the last one was */
-    struct timespec upkeep_until;   /* when the next one is due, by the clock that is never set */
-    bool is_upkeep_due;             /* whatever the clock says */
-    bool has_upkeep_failed;         /* the last one; the next is not hurried then */
+    int64_t upkeep_at;            /* when the last one was */
+    struct timespec upkeep_until; /* when the next one is due, by the clock that is never set */
+    bool is_upkeep_due;           /* whatever the clock says */
+    bool has_upkeep_failed;       /* the last one; the next is not hurried then */
 };
 
 static int64_t system_now(void)
@@ -69,12 +71,12 @@ static int64_t system_now(void)
 static bool is_expired(struct asset_index *index, const uint8_t *hash, const struct asset_row *row,
                        int64_t now)
 {
-    int64_t fetched_at;
+    struct asset_use use;
     if (row->expires_at != 0 && row->expires_at <= now)
         return true;
-    return asset_tables_is_unused(row->fetched_at, index->expire_after, now) &&
-           !(asset_uses_find(&index->uses, hash, &fetched_at) &&
-             !asset_tables_is_unused(fetched_at, index->expire_after, now));
+    return asset_life_is_unused(row->fetched_at, index->expire_after, now) &&
+           !(asset_uses_find(&index->uses, hash, &use) &&
+             !asset_life_is_unused(use.at, index->expire_after, now));
 }
 
 int asset_index_get(struct asset_index *index, const struct asset_key *key, struct arena *arena,
@@ -161,21 +163,7 @@ void asset_index_write(struct asset_index *index, struct asset_write *write)
 struct changes {
     size_t evicted;
     size_t expired;
-    uint64_t uses; /* up to this order they were written */
 };
-
-static int write_uses(struct asset_index *index, struct changes *changes, struct err *err)
-{
-    size_t count = asset_uses_copy(&index->uses, index->written_uses);
-    for (size_t i = 0; i < count; i++) {
-        const struct asset_use *use = &index->written_uses[i];
-        int rc = asset_tables_renew(&index->tables, use->hash, use->at, index->renew_after, err);
-        if (rc != 0)
-            return rc;
-        changes->uses = use->order;
-    }
-    return 0;
-}
 
 static int apply(struct asset_index *index, const struct asset_write *write, struct err *err)
 {
@@ -204,51 +192,76 @@ static int finish(struct asset_index *index, int rc, const struct changes *chang
         return rc;
     atomic_fetch_add(&index->evicted, changes->evicted);
     atomic_fetch_add(&index->expired, changes->expired);
-    if (changes->uses != 0)
-        asset_uses_forget(&index->uses, changes->uses);
     return 0;
 }
 
-/* The writes from FIRST up to END in one transaction. */
+/* The writes from FIRST up to END in one transaction, which evicts as much as they need, or not. */
 static int commit_writes(struct asset_index *index, const struct asset_write *first,
-                         const struct asset_write *end, struct err *err)
+                         const struct asset_write *end, bool evicts, struct err *err)
 {
-    struct changes changes = {.uses = 0};
-    int rc = asset_tables_begin(&index->tables, err);
+    struct changes changes = {.evicted = 0};
+    size_t renewals = asset_tables_renewals_max(&index->tables) / SETTLE_SHARE;
+    int rc = asset_tables_begin(&index->tables, renewals, err);
     if (rc != 0)
         return rc;
     for (const struct asset_write *write = first; rc == 0 && write != end; write = write->next)
         rc = apply(index, write, err);
-    if (rc == 0 && asset_tables_is_over(&index->tables)) {
-        /* What was fetched since is not to be taken for the least recently used. */
-        rc = write_uses(index, &changes, err);
-        if (rc == 0)
-            rc = asset_tables_settle(&index->tables, &changes.evicted, err);
-    }
+    if (rc == 0 && evicts && asset_room_is_over(&index->tables))
+        rc = asset_room_settle(&index->tables, &changes.evicted, err);
     rc = finish(index, rc, &changes, err);
     if (rc == 0)
         atomic_fetch_add(&index->commits, 1);
     return rc;
 }
 
-/* Writes the uses and removes some of what has expired. *MORE: there may be more of that. */
-static int commit_upkeep(struct asset_index *index, bool sweep, bool *more, struct err *err)
+/*
+ * Writes no more than so many uses, removes some of what has expired, and evicts what the renewals
+ * took the room of. *MORE: there may be more of that.
+ */
+static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals, bool *more,
+                         struct err *err)
 {
-    struct changes changes = {.uses = 0};
-    size_t limit = asset_tables_transaction_max(&index->tables) / EXPIRE_BYTES;
-    if (limit > EXPIRE_BATCH)
-        limit = EXPIRE_BATCH;
-    *more = false;
-    int rc = asset_tables_begin(&index->tables, err);
+    struct changes changes = {.evicted = 0};
+    int64_t now = index->now();
+    int rc = asset_tables_begin(&index->tables, renewals, err);
     if (rc != 0)
         return rc;
-    int64_t now = index->now();
-    rc = write_uses(index, &changes, err);
+    rc = asset_life_renew(&index->tables, now, index->renew_after, more, err);
+    size_t limit = index->tables.renewals_left * EXPIRE_RENEWAL + 1;
+    if (limit > EXPIRE_BATCH)
+        limit = EXPIRE_BATCH;
     if (rc == 0 && sweep)
-        rc = asset_tables_expire(&index->tables, now, index->expire_after, limit, &changes.expired,
-                                 err);
-    rc = finish(index, rc, &changes, err);
-    *more = rc == 0 && changes.expired == limit;
+        rc = asset_life_expire(&index->tables, now, index->expire_after, limit, &changes.expired,
+                               err);
+    if (rc == 0 && asset_room_is_over(&index->tables))
+        rc = asset_room_settle(&index->tables, &changes.evicted, err);
+    *more |= sweep && changes.expired == limit;
+    return finish(index, rc, &changes, err);
+}
+
+/* Makes room for BYTES after ERR_ABORTED, the better the higher ATTEMPT is. */
+static int make_room(struct asset_index *index, size_t bytes, unsigned attempt, struct err *err)
+{
+    size_t evicted;
+    int rc = asset_room_make(&index->tables, bytes, attempt, &evicted, err);
+    atomic_fetch_add(&index->evicted, evicted);
+    return rc;
+}
+
+/* One transaction of upkeep, as small as it has to be. */
+static int commit_some_upkeep(struct asset_index *index, bool sweep, bool *more, struct err *err)
+{
+    size_t renewals = asset_tables_renewals_max(&index->tables);
+    int rc = commit_upkeep(index, sweep, renewals, more, err);
+    while (rc == -ERR_ABORTED && renewals > 1) {
+        renewals /= 2;
+        rc = commit_upkeep(index, sweep, renewals, more, err);
+    }
+    for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
+        rc = make_room(index, ASSET_PUT_COST, attempt, err);
+        if (rc == 0)
+            rc = commit_upkeep(index, sweep, renewals, more, err);
+    }
     return rc;
 }
 
@@ -258,7 +271,9 @@ static void upkeep(struct asset_index *index)
     index->upkeep_at = index->now();
     (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
     index->upkeep_until.tv_sec += UPKEEP_MS / 1000;
-    index->has_upkeep_failed = commit_upkeep(index, true, &index->is_upkeep_due, &err) != 0;
+    bool more = false;
+    index->has_upkeep_failed = commit_some_upkeep(index, true, &more, &err) != 0;
+    index->is_upkeep_due = more && !index->has_upkeep_failed;
     if (index->has_upkeep_failed)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg), log_str("answer", "it is tried again in a minute"));
@@ -305,22 +320,13 @@ static bool may_be_of_one(enum err_code code)
 static void write_one(struct asset_index *index, struct asset_write *write)
 {
     const struct asset_write *end = write->next;
-    size_t size = write_size(write);
-    size_t evicted = 0;
+    size_t bytes = write_size(write) + ASSET_PUT_COST * write->key_count;
     struct err err;
-    int rc = commit_writes(index, write, end, &err);
-    if (rc == -ERR_ABORTED) {
-        /* What was fetched of late shall not go; if that cannot be written either, it may. */
-        bool more;
-        struct err ignored;
-        (void)commit_upkeep(index, false, &more, &ignored);
-    }
+    int rc = commit_writes(index, write, end, true, &err);
     for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
-        rc = asset_tables_make_room(&index->tables, size + ASSET_PUT_COST * write->key_count,
-                                    attempt, &evicted, &err);
-        atomic_fetch_add(&index->evicted, evicted);
-        if (rc == 0)
-            rc = commit_writes(index, write, end, &err);
+        rc = make_room(index, bytes, attempt, &err);
+        if (rc == 0) /* as much as it needs has just been evicted */
+            rc = commit_writes(index, write, end, false, &err);
     }
     if (rc == 0)
         answer(write, end, NULL);
@@ -334,7 +340,7 @@ static void write_group(struct asset_index *index, struct asset_write *first,
     struct err err;
     if (first->next == end) {
         write_one(index, first);
-    } else if (commit_writes(index, first, end, &err) == 0) {
+    } else if (commit_writes(index, first, end, true, &err) == 0) {
         answer(first, end, NULL);
     } else if (!may_be_of_one(err.code)) {
         fail(index, first, end, &err);
@@ -421,8 +427,11 @@ static void *writer_thread(void *argument)
         write_queue(index, first);
     }
     struct err err;
-    bool more;
-    if (commit_upkeep(index, false, &more, &err) != 0)
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more)
+        rc = commit_some_upkeep(index, false, &more, &err);
+    if (rc != 0)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg),
                   log_str("answer", "fetches of the last minute are forgotten"));
@@ -466,10 +475,9 @@ static int open_parts(struct asset_index *index, int64_t quota, struct err *err)
     int rc = asset_uses_init(&index->uses, err);
     if (rc != 0)
         return rc;
-    index->written_uses = malloc(ASSET_USES_MAX * sizeof(*index->written_uses));
-    if (index->written_uses == NULL)
-        return err_no_memory(err, "the uses of assets");
-    rc = asset_tables_open(&index->tables, &index->directory, quota, err);
+    rc = asset_tables_open(&index->tables, &index->directory, quota, &index->uses, err);
+    if (rc == 0)
+        rc = asset_room_shrink(&index->tables, err);
     return rc == 0 ? start_writer(index, err) : rc;
 }
 
@@ -513,7 +521,6 @@ void asset_index_close(struct asset_index *index)
         stop_writer(index);
     if (index->tables.db != NULL)
         asset_tables_close(&index->tables);
-    free(index->written_uses);
     asset_uses_fini(&index->uses);
     store_directory_close(&index->directory);
     free(index);

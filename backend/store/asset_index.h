@@ -74,15 +74,17 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
 void asset_index_close(struct asset_index *index);
 
 /*
- * Looks KEY up. The asset is made in ARENA. ERR_NOT_FOUND for what is absent or expired. Reads
- * memory-mapped pages, never waits for a writer. Any thread.
+ * Looks KEY up. The asset is made in ARENA. ERR_NOT_FOUND for what is absent or expired;
+ * ERR_UNAVAILABLE: the file cannot be read. Reads memory-mapped pages, never waits for a writer but
+ * while it opens the file anew. Any thread.
  */
 int asset_index_get(struct asset_index *index, const struct asset_key *key, struct arena *arena,
                     struct asset *asset, struct err *err);
 
 /*
- * Renews the life of an asset that was just handed out. Kept in memory and written with a later
- * commit, within a minute or so; a crash may lose it. Never blocks on the disk. Any thread.
+ * Renews the life of an asset that was just handed out. Kept in memory, where it counts at once for
+ * expiry and eviction, and written within a minute or two; a crash may lose it. Of very many
+ * different assets within a minute not all are remembered. Never blocks on the disk. Any thread.
  */
 void asset_index_touch(struct asset_index *index, const struct asset_key *key);
 

@@ -1,81 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Changes to the tables of the asset index, and eviction.
+ * Look-ups in the tables of the asset index, transactions, and changes.
  *
- * Quota. The file never grows beyond it. Pages are copied when they are changed, and the old ones
- * can be reused two transactions later, so a part of the file is kept in reserve. What is in use
- * above that limit is evicted in the transaction that put it, in proportion: an eviction frees
- * bytes within pages, and pages only when they run empty, so to evict until the pages are back
- * would evict far too much. Should the file be full all the same, the transaction is given up, and
- * others make room before it is tried again.
- *
- * Order. Records are numbered and only appended, which keeps their pages full, lets a group of
- * writes share them, and empties whole pages where old assets go. Only the small rows are spread
- * over their table, by hash.
+ * Records are numbered and only appended, which keeps their pages full, lets a group of writes
+ * share them, and empties whole pages where old assets go. Only the small rows are spread over
+ * their table, by hash.
  */
 #include "store/asset_tables.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-
-/* Numbers and times are keys of eight bytes, big-endian, so that they sort. */
-enum { NUMBER_SIZE = 8, EXPIRY_SIZE = NUMBER_SIZE + ASSET_HASH_SIZE };
+#include "store/asset_tables_private.h"
 
 enum {
     RESERVE_SHARE = 8, /* of the file, at least RESERVE_PAGES */
     RESERVE_PAGES = 64,
     WRITE_SHARE = 4,            /* of the file, for one write at most */
     TRANSACTION_MAX = 32 << 20, /* bytes */
-    ROW_COST = 160,             /* bytes of an asset in all tables but that of records */
-    SHRINK_STEPS = 256,         /* transactions in which to evict a whole file, or more: */
-    SHRINK_STEP_MAX = 4 << 20,  /* bytes that one evicts at most */
-    ROOM_ATTEMPTS = 4,          /* to make room for one write; the last rewrites the file */
-    SMALL_SHARE = 16,           /* a write of more than that of the file makes it a small one */
     STEP_BYTES = 1 << 20,       /* of memory for one step of a walk */
 };
 
-/* --- keys --- */
-
-static struct span span(const void *data, size_t size)
-{
-    return (struct span){.data = data, .size = size};
-}
-
 static struct span hash_span(const uint8_t *hash)
 {
-    return span(hash, ASSET_HASH_SIZE);
-}
-
-static struct span put_number(uint8_t out[NUMBER_SIZE], uint64_t number)
-{
-    for (int i = 0; i < NUMBER_SIZE; i++)
-        out[i] = (uint8_t)(number >> (8 * (NUMBER_SIZE - 1 - i)));
-    return span(out, NUMBER_SIZE);
-}
-
-static uint64_t get_number(const uint8_t *bytes)
-{
-    uint64_t number = 0;
-    for (int i = 0; i < NUMBER_SIZE; i++)
-        number = number << 8 | bytes[i];
-    return number;
-}
-
-/* With the sign turned over, times before 1970 come first. */
-static const uint64_t sign = (uint64_t)1 << 63;
-
-static struct span put_expiry(uint8_t out[EXPIRY_SIZE], int64_t expires_at, const uint8_t *hash)
-{
-    (void)put_number(out, (uint64_t)expires_at ^ sign);
-    memcpy(out + NUMBER_SIZE, hash, ASSET_HASH_SIZE);
-    return span(out, EXPIRY_SIZE);
-}
-
-static int64_t get_expiry(struct span key)
-{
-    return (int64_t)(get_number(key.data) ^ sign);
+    return asset_span(hash, ASSET_HASH_SIZE);
 }
 
 /* --- reading --- */
@@ -88,9 +38,8 @@ static void log_damage(struct asset_tables *tables, const char *reason)
                                     "this is not logged again"));
 }
 
-/* A row that is damaged is not found. */
-static int get_row(struct asset_tables *tables, struct MDB_txn *txn, const uint8_t *hash,
-                   struct asset_row *row)
+int asset_tables_get_row(struct asset_tables *tables, struct MDB_txn *txn, const uint8_t *hash,
+                         struct asset_row *row)
 {
     struct span packed;
     int rc = asset_db_get(tables->db, txn, ASSET_ROWS, hash_span(hash), &packed);
@@ -102,11 +51,26 @@ static int get_row(struct asset_tables *tables, struct MDB_txn *txn, const uint8
     return ASSET_DB_NOT_FOUND;
 }
 
-static int get_record(struct asset_tables *tables, struct MDB_txn *txn, const struct asset_row *row,
-                      struct span *record)
+int asset_tables_get_record(struct asset_tables *tables, struct MDB_txn *txn,
+                            const struct asset_row *row, struct span *record)
 {
-    uint8_t number[NUMBER_SIZE];
-    return asset_db_get(tables->db, txn, ASSET_RECORDS, put_number(number, row->record), record);
+    uint8_t number[ASSET_NUMBER_SIZE];
+    return asset_db_get(tables->db, txn, ASSET_RECORDS, asset_number_put(number, row->record),
+                        record);
+}
+
+/* A damaged file may hold what is asked for: that is no miss. */
+static int read_fault(struct asset_tables *tables, struct err *err, int rc, const char *what)
+{
+    (void)asset_db_fault(err, rc, what);
+    if (err->code == ERR_NO_MEMORY)
+        return -ERR_NO_MEMORY;
+    if (!atomic_flag_test_and_set(&tables->fault_logged))
+        log_error("index-unreadable", log_str("path", tables->path), log_str("reason", err->msg),
+                  log_str("answer", "look-ups are answered as unavailable; "
+                                    "this is not logged again"));
+    err->code = ERR_UNAVAILABLE;
+    return -ERR_UNAVAILABLE;
 }
 
 /* A record that is damaged is not found. */
@@ -115,11 +79,11 @@ static int read_asset(struct asset_tables *tables, struct MDB_txn *txn, const st
                       struct asset *asset, struct err *err)
 {
     struct span record;
-    int rc = get_record(tables, txn, row, &record);
+    int rc = asset_tables_get_record(tables, txn, row, &record);
     if (rc == ASSET_DB_NOT_FOUND)
         rc = err_set(err, ERR_DATA_LOSS, "a record is gone");
     else if (rc != 0)
-        rc = asset_db_fault(err, rc, "read a record");
+        rc = read_fault(tables, err, rc, "read a record");
     else
         rc = asset_record_unpack(record, name, arena, key, asset, err);
     if (rc == -ERR_DATA_LOSS) {
@@ -140,13 +104,13 @@ int asset_tables_find(struct asset_tables *tables, const struct asset_name *name
     int rc = asset_db_read_begin(tables->db, &txn, err);
     if (rc != 0)
         return rc;
-    rc = get_row(tables, txn, name->hash, row);
+    rc = asset_tables_get_row(tables, txn, name->hash, row);
     if (rc == 0)
         rc = read_asset(tables, txn, row, name, arena, NULL, asset, err);
     else if (rc == ASSET_DB_NOT_FOUND)
         rc = err_set(err, ERR_NOT_FOUND, "no such asset");
     else
-        rc = asset_db_fault(err, rc, "read a row");
+        rc = read_fault(tables, err, rc, "read a row");
     asset_db_read_end(tables->db, txn);
     return rc;
 }
@@ -180,16 +144,18 @@ int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, stru
         rc = next_row(tables, txn, walk);
         walk->ended = rc == ASSET_DB_NOT_FOUND;
         if (rc != 0) {
-            rc = walk->ended ? 0 : asset_db_fault(err, rc, "read the rows");
+            rc = walk->ended ? 0 : read_fault(tables, err, rc, "read the rows");
             break;
         }
         memcpy(next->hash, walk->hash, sizeof(next->hash));
-        if (get_row(tables, txn, next->hash, &next->row) != 0)
-            continue;
-        rc = read_asset(tables, txn, &next->row, NULL, arena, &next->key, &next->asset, err);
+        rc = asset_tables_get_row(tables, txn, next->hash, &next->row);
+        if (rc == 0)
+            rc = read_asset(tables, txn, &next->row, NULL, arena, &next->key, &next->asset, err);
+        else if (rc != ASSET_DB_NOT_FOUND)
+            rc = read_fault(tables, err, rc, "read a row");
         if (rc == 0)
             ++*count;
-        else if (rc == -ERR_NOT_FOUND)
+        else if (rc == -ERR_NOT_FOUND || rc == ASSET_DB_NOT_FOUND)
             rc = 0;
     }
     asset_db_read_end(tables->db, txn);
@@ -222,11 +188,19 @@ size_t asset_tables_transaction_max(const struct asset_tables *tables)
     return half_reserve < TRANSACTION_MAX ? half_reserve : TRANSACTION_MAX;
 }
 
-int asset_tables_begin(struct asset_tables *tables, struct err *err)
+size_t asset_tables_renewals_max(const struct asset_tables *tables)
+{
+    return asset_tables_transaction_max(tables) / ASSET_PUT_COST;
+}
+
+int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err *err)
 {
     assert(tables->txn == NULL);
     tables->begun_at = tables->sequence;
     tables->put_bytes = 0;
+    tables->heeds_uses = renewals > 0;
+    tables->renewals_left = renewals;
+    tables->written_count = 0;
     return asset_db_begin(tables->db, &tables->txn, err);
 }
 
@@ -234,7 +208,10 @@ int asset_tables_commit(struct asset_tables *tables, struct err *err)
 {
     struct MDB_txn *txn = tables->txn;
     tables->txn = NULL;
-    return asset_db_commit(tables->db, txn, err);
+    int rc = asset_db_commit(tables->db, txn, err);
+    if (rc == 0)
+        asset_uses_forget(tables->uses, tables->written_uses, tables->written_count);
+    return rc;
 }
 
 void asset_tables_abort(struct asset_tables *tables)
@@ -243,10 +220,9 @@ void asset_tables_abort(struct asset_tables *tables)
     tables->txn = NULL;
 }
 
-/* --- changes; the static ones return what the database says --- */
+/* --- changes; most return what the database says --- */
 
-/* What is not there has been lost by damage, and need not be deleted. */
-static int delete_key(struct asset_tables *tables, enum asset_table table, struct span key)
+int asset_tables_delete_key(struct asset_tables *tables, enum asset_table table, struct span key)
 {
     int rc = asset_db_delete(tables->db, tables->txn, table, key);
     return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
@@ -257,14 +233,14 @@ static int put_row(struct asset_tables *tables, const uint8_t *hash, const struc
     uint8_t packed[ASSET_ROW_SIZE];
     asset_row_pack(row, packed);
     return asset_db_put(tables->db, tables->txn, ASSET_ROWS, hash_span(hash),
-                        span(packed, sizeof(packed)));
+                        asset_span(packed, sizeof(packed)));
 }
 
 static int append_use(struct asset_tables *tables, const uint8_t *hash, uint64_t used)
 {
-    uint8_t number[NUMBER_SIZE];
+    uint8_t number[ASSET_NUMBER_SIZE];
     uint8_t *out;
-    int rc = asset_db_append(tables->db, tables->txn, ASSET_BY_USE, put_number(number, used),
+    int rc = asset_db_append(tables->db, tables->txn, ASSET_BY_USE, asset_number_put(number, used),
                              ASSET_HASH_SIZE, &out);
     if (rc == 0)
         memcpy(out, hash, ASSET_HASH_SIZE);
@@ -274,14 +250,14 @@ static int append_use(struct asset_tables *tables, const uint8_t *hash, uint64_t
 static int append_record(struct asset_tables *tables, uint64_t record,
                          const struct asset_name *name, const struct asset *asset)
 {
-    uint8_t number[NUMBER_SIZE];
+    uint8_t number[ASSET_NUMBER_SIZE];
     uint8_t *out;
     size_t size = asset_record_size(name->size, asset);
-    int rc = asset_db_append(tables->db, tables->txn, ASSET_RECORDS, put_number(number, record),
-                             size, &out);
+    int rc = asset_db_append(tables->db, tables->txn, ASSET_RECORDS,
+                             asset_number_put(number, record), size, &out);
     if (rc == 0)
         asset_record_pack(name, asset, out);
-    tables->put_bytes += size + ROW_COST;
+    tables->put_bytes += size + ASSET_ROW_COST;
     return rc;
 }
 
@@ -289,28 +265,29 @@ static int append_record(struct asset_tables *tables, uint64_t record,
 static int delete_behind(struct asset_tables *tables, const uint8_t *hash,
                          const struct asset_row *row)
 {
-    uint8_t number[NUMBER_SIZE];
-    uint8_t expiry[EXPIRY_SIZE];
-    int rc = delete_key(tables, ASSET_RECORDS, put_number(number, row->record));
+    uint8_t number[ASSET_NUMBER_SIZE];
+    uint8_t expiry[ASSET_EXPIRY_SIZE];
+    int rc = asset_tables_delete_key(tables, ASSET_RECORDS, asset_number_put(number, row->record));
     if (rc == 0)
-        rc = delete_key(tables, ASSET_BY_USE, put_number(number, row->used));
+        rc = asset_tables_delete_key(tables, ASSET_BY_USE, asset_number_put(number, row->used));
     if (rc == 0 && row->expires_at != 0)
-        rc = delete_key(tables, ASSET_BY_EXPIRY, put_expiry(expiry, row->expires_at, hash));
+        rc = asset_tables_delete_key(tables, ASSET_BY_EXPIRY,
+                                     asset_expiry_put(expiry, row->expires_at, hash));
     return rc;
 }
 
-static int delete_asset(struct asset_tables *tables, const uint8_t *hash,
+int asset_tables_delete(struct asset_tables *tables, const uint8_t *hash,
                         const struct asset_row *row)
 {
     int rc = delete_behind(tables, hash, row);
-    return rc == 0 ? delete_key(tables, ASSET_ROWS, hash_span(hash)) : rc;
+    return rc == 0 ? asset_tables_delete_key(tables, ASSET_ROWS, hash_span(hash)) : rc;
 }
 
 static int put_asset(struct asset_tables *tables, const struct asset_name *name,
                      const struct asset *asset)
 {
     struct asset_row old;
-    int rc = get_row(tables, tables->txn, name->hash, &old);
+    int rc = asset_tables_get_row(tables, tables->txn, name->hash, &old);
     if (rc == 0)
         rc = delete_behind(tables, name->hash, &old);
     if (rc != 0 && rc != ASSET_DB_NOT_FOUND)
@@ -324,9 +301,10 @@ static int put_asset(struct asset_tables *tables, const struct asset_name *name,
     if (rc == 0)
         rc = append_use(tables, name->hash, number);
     if (rc == 0 && asset->expires_at != 0) {
-        uint8_t expiry[EXPIRY_SIZE];
+        uint8_t expiry[ASSET_EXPIRY_SIZE];
         rc = asset_db_put(tables->db, tables->txn, ASSET_BY_EXPIRY,
-                          put_expiry(expiry, asset->expires_at, name->hash), span("", 0));
+                          asset_expiry_put(expiry, asset->expires_at, name->hash),
+                          asset_span("", 0));
     }
     return rc == 0 ? put_row(tables, name->hash, &row) : rc;
 }
@@ -341,76 +319,47 @@ int asset_tables_put(struct asset_tables *tables, const struct asset_name *name,
 int asset_tables_remove(struct asset_tables *tables, const struct asset_name *name, struct err *err)
 {
     struct asset_row row;
-    int rc = get_row(tables, tables->txn, name->hash, &row);
+    int rc = asset_tables_get_row(tables, tables->txn, name->hash, &row);
     if (rc == 0)
-        rc = delete_asset(tables, name->hash, &row);
+        rc = asset_tables_delete(tables, name->hash, &row);
     else if (rc == ASSET_DB_NOT_FOUND)
-        rc = delete_key(tables, ASSET_ROWS, hash_span(name->hash)); /* a damaged row */
+        rc = asset_tables_delete_key(tables, ASSET_ROWS, hash_span(name->hash)); /* a damaged row */
     return rc == 0 ? 0 : asset_db_fault(err, rc, "remove an asset");
 }
 
-/* When the clock was set back, the times from before say nothing. */
-static bool is_renewal_due(int64_t fetched_at, int64_t at, int64_t renew_after)
+int asset_tables_move_last(struct asset_tables *tables, const uint8_t *hash, struct asset_row *row)
 {
-    int64_t age;
-    if (__builtin_sub_overflow(at, fetched_at, &age))
-        return true;
-    return age >= renew_after || age <= -renew_after;
+    uint8_t number[ASSET_NUMBER_SIZE];
+    int rc = asset_tables_delete_key(tables, ASSET_BY_USE, asset_number_put(number, row->used));
+    if (rc != 0)
+        return rc;
+    row->used = ++tables->sequence;
+    tables->put_bytes += ASSET_RENEWAL_COST;
+    rc = append_use(tables, hash, row->used);
+    return rc == 0 ? put_row(tables, hash, row) : rc;
 }
 
-int asset_tables_renew(struct asset_tables *tables, const uint8_t hash[ASSET_HASH_SIZE], int64_t at,
-                       int64_t renew_after, struct err *err)
+int asset_tables_next_used(struct asset_tables *tables, uint64_t *used,
+                           uint8_t hash[ASSET_HASH_SIZE], struct asset_row *row)
 {
-    struct asset_row row;
-    uint8_t number[NUMBER_SIZE];
-    int rc = get_row(tables, tables->txn, hash, &row);
-    if (rc == ASSET_DB_NOT_FOUND)
-        return 0;
-    if (rc == 0 && !is_renewal_due(row.fetched_at, at, renew_after))
-        return 0;
-    if (rc == 0)
-        rc = delete_key(tables, ASSET_BY_USE, put_number(number, row.used));
-    if (rc == 0) {
-        row.used = ++tables->sequence;
-        row.fetched_at = at;
-        rc = append_use(tables, hash, row.used);
-    }
-    if (rc == 0)
-        rc = put_row(tables, hash, &row);
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "renew an asset");
-}
-
-/* --- expiry --- */
-
-bool asset_tables_is_unused(int64_t fetched_at, int64_t expire_after, int64_t now)
-{
-    int64_t age;
-    if (expire_after == 0)
-        return false;
-    if (__builtin_sub_overflow(now, fetched_at, &age))
-        return now > fetched_at;
-    return age >= expire_after;
-}
-
-/*
- * The asset that was used longest ago, before this transaction. Places in the order that no asset
- * has, which damage leaves, are deleted on the way.
- */
-static int find_oldest(struct asset_tables *tables, uint8_t hash[ASSET_HASH_SIZE],
-                       struct asset_row *row)
-{
-    struct span key;
+    uint8_t number[ASSET_NUMBER_SIZE];
     struct span value;
-    int rc;
-    while ((rc = asset_db_first(tables->db, tables->txn, ASSET_BY_USE, &key, &value)) == 0) {
-        uint64_t used = key.size == NUMBER_SIZE ? get_number(key.data) : 0;
-        if (used > tables->begun_at)
+    for (;;) {
+        struct span key = asset_number_put(number, *used);
+        int rc = *used == 0 ? asset_db_first(tables->db, tables->txn, ASSET_BY_USE, &key, &value)
+                            : asset_db_next(tables->db, tables->txn, ASSET_BY_USE, &key, &value);
+        if (rc != 0)
+            return rc;
+        uint64_t place = key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
+        if (place > tables->begun_at)
             return ASSET_DB_NOT_FOUND;
         if (value.size == ASSET_HASH_SIZE) {
             memcpy(hash, value.data, ASSET_HASH_SIZE);
-            rc = get_row(tables, tables->txn, hash, row);
-            if (rc == 0 && row->used == used)
+            rc = asset_tables_get_row(tables, tables->txn, hash, row);
+            if (rc == 0 && row->used == place) {
+                *used = place;
                 return 0;
+            }
             if (rc != 0 && rc != ASSET_DB_NOT_FOUND)
                 return rc;
         }
@@ -418,162 +367,6 @@ static int find_oldest(struct asset_tables *tables, uint8_t hash[ASSET_HASH_SIZE
         if (rc != 0)
             return rc;
     }
-    return rc;
-}
-
-static int expire_unused(struct asset_tables *tables, int64_t now, int64_t expire_after,
-                         size_t limit, size_t *count)
-{
-    int rc = 0;
-    while (rc == 0 && *count < limit) {
-        uint8_t hash[ASSET_HASH_SIZE];
-        struct asset_row row;
-        rc = find_oldest(tables, hash, &row);
-        if (rc != 0 || !asset_tables_is_unused(row.fetched_at, expire_after, now))
-            break;
-        rc = delete_asset(tables, hash, &row);
-        ++*count;
-    }
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
-}
-
-static int expire_due(struct asset_tables *tables, int64_t now, size_t limit, size_t *count)
-{
-    struct span key;
-    struct span nothing;
-    int rc = 0;
-    while (rc == 0 && *count < limit) {
-        uint8_t expiry[EXPIRY_SIZE];
-        struct asset_row row;
-        rc = asset_db_first(tables->db, tables->txn, ASSET_BY_EXPIRY, &key, &nothing);
-        if (rc != 0 || (key.size == EXPIRY_SIZE && get_expiry(key) > now))
-            break;
-        if (key.size != EXPIRY_SIZE) { /* damage */
-            rc = asset_db_delete(tables->db, tables->txn, ASSET_BY_EXPIRY, key);
-            continue;
-        }
-        memcpy(expiry, key.data, sizeof(expiry));
-        key.data = expiry;
-        const uint8_t *hash = expiry + NUMBER_SIZE;
-        rc = get_row(tables, tables->txn, hash, &row);
-        if (rc == 0 && row.expires_at == get_expiry(key)) {
-            rc = delete_asset(tables, hash, &row);
-            ++*count;
-        } else if (rc == 0 || rc == ASSET_DB_NOT_FOUND) {
-            rc = delete_key(tables, ASSET_BY_EXPIRY, key);
-        }
-    }
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
-}
-
-int asset_tables_expire(struct asset_tables *tables, int64_t now, int64_t expire_after,
-                        size_t limit, size_t *count, struct err *err)
-{
-    *count = 0;
-    int rc = expire_due(tables, now, limit, count);
-    if (rc == 0 && expire_after != 0)
-        rc = expire_unused(tables, now, expire_after, limit, count);
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "remove expired assets");
-}
-
-/* --- eviction --- */
-
-static size_t pages_over(struct asset_tables *tables)
-{
-    size_t pages = asset_db_pages(tables->db, tables->txn);
-    return pages > tables->limit_pages ? pages - tables->limit_pages : 0;
-}
-
-bool asset_tables_is_over(struct asset_tables *tables)
-{
-    return pages_over(tables) > 0;
-}
-
-/* Evicts assets of BUDGET bytes, or a little more; if ONLY_OVER, no more than it takes. */
-static int evict(struct asset_tables *tables, size_t budget, bool only_over, size_t *count)
-{
-    size_t freed = 0;
-    *count = 0;
-    while (freed < budget && (!only_over || asset_tables_is_over(tables))) {
-        uint8_t hash[ASSET_HASH_SIZE];
-        struct asset_row row;
-        struct span record;
-        int rc = find_oldest(tables, hash, &row);
-        if (rc != 0)
-            return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
-        if (get_record(tables, tables->txn, &row, &record) == 0)
-            freed += record.size;
-        freed += ROW_COST;
-        rc = delete_asset(tables, hash, &row);
-        if (rc != 0)
-            return rc;
-        ++*count;
-    }
-    return 0;
-}
-
-int asset_tables_settle(struct asset_tables *tables, size_t *count, struct err *err)
-{
-    /* The deeper in the reserve, the more: from once what was put to nine times that. */
-    size_t pages = pages_over(tables);
-    size_t budget = tables->put_bytes + tables->put_bytes * 8 / tables->reserve_pages * pages;
-    int rc = evict(tables, budget, true, count);
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "evict assets");
-}
-
-/* A transaction of its own that evicts. */
-static int evict_apart(struct asset_tables *tables, size_t budget, bool only_over, size_t *count,
-                       struct err *err)
-{
-    size_t evicted;
-    *count = 0;
-    if (asset_tables_begin(tables, err) != 0)
-        return -(int)err->code;
-    int rc = evict(tables, budget, only_over, &evicted);
-    if (rc != 0) {
-        asset_tables_abort(tables);
-        return asset_db_fault(err, rc, "evict assets");
-    }
-    if (asset_tables_commit(tables, err) != 0)
-        return -(int)err->code;
-    *count = evicted;
-    return 0;
-}
-
-/* A transaction for its own sake: what the one before it freed can be reused by the next. */
-static int pass_turn(struct asset_tables *tables, struct err *err)
-{
-    if (asset_tables_begin(tables, err) != 0)
-        return -(int)err->code;
-    uint8_t number[NUMBER_SIZE];
-    int rc = asset_db_put(tables->db, tables->txn, ASSET_TABLES_THEMSELVES, span("turn", 4),
-                          put_number(number, tables->sequence));
-    if (rc == 0)
-        return asset_tables_commit(tables, err);
-    asset_tables_abort(tables);
-    return asset_db_fault(err, rc, "pass a turn");
-}
-
-int asset_tables_make_room(struct asset_tables *tables, size_t bytes, unsigned attempt,
-                           size_t *count, struct err *err)
-{
-    *count = 0;
-    if (attempt == ROOM_ATTEMPTS)
-        return err_set(err, ERR_EXHAUSTED, "no room in the index for %zu bytes", bytes);
-    /* Where room is plenty but in pieces, more is evicted; a small file is sooner written anew. */
-    bool is_small = bytes > asset_db_quota(tables->db) / SMALL_SHARE;
-    if (attempt + 1 < ROOM_ATTEMPTS && !(is_small && attempt % 2 == 1)) {
-        int rc = evict_apart(tables, bytes, false, count, err);
-        if (rc == -ERR_ABORTED) /* no room even to evict that much */
-            rc = evict_apart(tables, 1, false, count, err);
-        if (rc == 0)
-            rc = pass_turn(tables, err);
-        if (rc != -ERR_ABORTED)
-            return rc;
-    }
-    log_info("index-rewrite", log_str("path", tables->path),
-             log_str("reason", "its free room is in pieces"));
-    return asset_db_rewrite(tables->db, err);
 }
 
 /* --- open and close --- */
@@ -584,7 +377,7 @@ static int last_number(struct asset_tables *tables, enum asset_table table, uint
     struct span key;
     struct span value;
     int rc = asset_db_last(tables->db, tables->txn, table, &key, &value);
-    *number = rc == 0 && key.size == NUMBER_SIZE ? get_number(key.data) : 0;
+    *number = rc == 0 && key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
     return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
 }
 
@@ -592,7 +385,7 @@ static int find_sequence(struct asset_tables *tables, struct err *err)
 {
     uint64_t record = 0;
     uint64_t used = 0;
-    if (asset_tables_begin(tables, err) != 0)
+    if (asset_tables_begin(tables, 0, err) != 0)
         return -(int)err->code;
     int rc = last_number(tables, ASSET_RECORDS, &record);
     if (rc == 0)
@@ -602,44 +395,14 @@ static int find_sequence(struct asset_tables *tables, struct err *err)
     return rc == 0 ? 0 : asset_db_fault(err, rc, "read the order of use");
 }
 
-/* Evicts down to the limit, a little at a time, then writes the file anew. */
-static int shrink(struct asset_tables *tables, struct err *err)
-{
-    size_t step = asset_db_excess_size(tables->db) / SHRINK_STEPS;
-    if (step > SHRINK_STEP_MAX)
-        step = SHRINK_STEP_MAX;
-    size_t evicted = 0;
-    size_t count = 1;
-    while (count > 0) {
-        int rc = evict_apart(tables, step, true, &count, err);
-        if (rc == -ERR_ABORTED && step > 1) { /* less needs fewer pages to be copied */
-            step /= 2;
-            count = 1;
-        } else if (rc != 0) {
-            return rc;
-        } else {
-            evicted += count;
-        }
-    }
-    struct err rewrite_err;
-    if (asset_db_rewrite(tables->db, &rewrite_err) != 0)
-        log_warning("index-not-shrunk", log_str("path", tables->path),
-                    log_str("reason", rewrite_err.msg),
-                    log_str("answer", "its file stays as large as it is, and grows no more"));
-    else
-        log_info("index-shrunk", log_str("path", tables->path),
-                 log_num("from", (int64_t)asset_db_excess_size(tables->db)),
-                 log_num("quota", (int64_t)asset_db_quota(tables->db)),
-                 log_num("evicted", (int64_t)evicted));
-    return 0;
-}
-
 int asset_tables_open(struct asset_tables *tables, const struct store_directory *directory,
-                      int64_t quota, struct err *err)
+                      int64_t quota, struct asset_uses *uses, struct err *err)
 {
     memset(tables, 0, sizeof(*tables));
     tables->path = directory->path;
+    tables->uses = uses;
     atomic_flag_clear(&tables->damage_logged);
+    atomic_flag_clear(&tables->fault_logged);
     int rc = asset_db_open(directory, quota, &tables->db, err);
     if (rc != 0)
         return rc;
@@ -647,9 +410,9 @@ int asset_tables_open(struct asset_tables *tables, const struct store_directory 
     tables->reserve_pages =
         pages / RESERVE_SHARE > RESERVE_PAGES ? pages / RESERVE_SHARE : RESERVE_PAGES;
     tables->limit_pages = pages - tables->reserve_pages;
-    rc = find_sequence(tables, err);
-    if (rc == 0 && asset_db_excess_size(tables->db) != 0)
-        rc = shrink(tables, err);
+    tables->written_uses = malloc(ASSET_USES_MAX * sizeof(*tables->written_uses));
+    rc = tables->written_uses != NULL ? find_sequence(tables, err)
+                                      : err_no_memory(err, "the uses of assets");
     if (rc != 0)
         asset_tables_close(tables);
     return rc;
@@ -660,4 +423,6 @@ void asset_tables_close(struct asset_tables *tables)
     assert(tables->txn == NULL);
     asset_db_close(tables->db);
     tables->db = NULL;
+    free(tables->written_uses);
+    tables->written_uses = NULL;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tables of the asset index, and what may be done to them: names lead to rows and records,
- * which are kept in the order of their use and of their expiry.
+ * The tables of the asset index: names lead to rows and records, which are kept in the order of
+ * their use and of their expiry. What else is done to them is in asset_life.h and asset_room.h.
  */
 #ifndef ASSETD_STORE_ASSET_TABLES_H
 #define ASSETD_STORE_ASSET_TABLES_H
@@ -15,35 +15,41 @@
 #include "base/err.h"
 #include "store/asset_db.h"
 #include "store/asset_record.h"
+#include "store/asset_uses.h"
 #include "store/directory.h"
 
 /* Embedded by its user. */
 struct asset_tables {
     struct asset_db *db;
-    const char *path; /* for the log */
+    const char *path;        /* for the log */
+    struct asset_uses *uses; /* borrowed */
     atomic_flag damage_logged;
+    atomic_flag fault_logged;
     size_t limit_pages;   /* in use at most, in the long run */
     size_t reserve_pages; /* the rest of the file */
     /* The writer's own: */
     struct MDB_txn *txn;
     uint64_t sequence; /* the newest number of a record, and place in the order of use */
     uint64_t begun_at; /* SEQUENCE when the transaction began */
-    size_t put_bytes;  /* by the transaction */
+    /* Of the transaction: */
+    size_t put_bytes;
+    size_t renewals_left;           /* pending uses that it may still write */
+    bool heeds_uses;                /* it evicts nothing whose use is pending */
+    struct asset_use *written_uses; /* to be forgotten when it is committed; ASSET_USES_MAX */
+    size_t written_count;
 };
 
-/*
- * Opens the database in DIRECTORY, which is borrowed. If its file is larger than QUOTA, what was
- * used longest ago is evicted and the file is written anew, before anything else happens.
- */
+/* Opens the database in DIRECTORY, which is borrowed, as are USES: the fetches not written yet. */
 int asset_tables_open(struct asset_tables *tables, const struct store_directory *directory,
-                      int64_t quota, struct err *err);
+                      int64_t quota, struct asset_uses *uses, struct err *err);
 void asset_tables_close(struct asset_tables *tables);
 
 /* --- readers: any thread --- */
 
 /*
  * The row and the asset of a name, in ARENA, expired or not. ERR_NOT_FOUND: there is none, or it is
- * damaged, which is logged once.
+ * damaged, which is logged once. ERR_UNAVAILABLE: the file cannot be read, or is damaged where the
+ * asset might be.
  */
 int asset_tables_find(struct asset_tables *tables, const struct asset_name *name,
                       struct arena *arena, struct asset_row *row, struct asset *asset,
@@ -83,8 +89,14 @@ size_t asset_tables_transaction_max(const struct asset_tables *tables);
 /* Bytes that an asset costs a transaction beyond those of its record: copied pages. */
 enum { ASSET_PUT_COST = 4 * 4096 };
 
-/* As those of the database. */
-int asset_tables_begin(struct asset_tables *tables, struct err *err);
+/* How many pending uses one transaction may write, at most. */
+size_t asset_tables_renewals_max(const struct asset_tables *tables);
+
+/*
+ * As those of the database. The transaction writes no more than RENEWALS of the pending uses. What
+ * it writes is forgotten by them with the commit. With 0 it evicts as if none were pending.
+ */
+int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err *err);
 int asset_tables_commit(struct asset_tables *tables, struct err *err);
 void asset_tables_abort(struct asset_tables *tables);
 
@@ -93,35 +105,5 @@ int asset_tables_put(struct asset_tables *tables, const struct asset_name *name,
                      const struct asset *asset, struct err *err);
 int asset_tables_remove(struct asset_tables *tables, const struct asset_name *name,
                         struct err *err);
-
-/*
- * Sets fetched_at to AT and puts the asset last in the order of use, unless that was done less than
- * RENEW_AFTER milliseconds before, or there is no such asset.
- */
-int asset_tables_renew(struct asset_tables *tables, const uint8_t hash[ASSET_HASH_SIZE], int64_t at,
-                       int64_t renew_after, struct err *err);
-
-/* Whether an asset has not been fetched for EXPIRE_AFTER milliseconds (0: for ever) at NOW. */
-bool asset_tables_is_unused(int64_t fetched_at, int64_t expire_after, int64_t now);
-
-/* Removes at most LIMIT assets that are expired at NOW; *COUNT says how many. */
-int asset_tables_expire(struct asset_tables *tables, int64_t now, int64_t expire_after,
-                        size_t limit, size_t *count, struct err *err);
-
-/* Whether what the transaction leaves is more than should be in use. */
-bool asset_tables_is_over(struct asset_tables *tables);
-
-/*
- * Evicts what was used longest ago, in proportion to what this transaction put; *COUNT says how
- * many. Nothing that this transaction put or renewed is evicted.
- */
-int asset_tables_settle(struct asset_tables *tables, size_t *count, struct err *err);
-
-/*
- * Outside a transaction, after ERR_ABORTED: makes room for BYTES by means that grow with ATTEMPT,
- * from 0; *COUNT says how many assets were evicted. ERR_EXHAUSTED: there is nothing left to try.
- */
-int asset_tables_make_room(struct asset_tables *tables, size_t bytes, unsigned attempt,
-                           size_t *count, struct err *err);
 
 #endif

@@ -55,12 +55,13 @@ bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE]
     return is_time;
 }
 
-bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t *at)
+bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE],
+                     struct asset_use *use)
 {
     (void)pthread_mutex_lock(&uses->lock);
     uint16_t slot = *find_slot(uses, hash);
     if (slot != 0)
-        *at = uses->uses[slot - 1].at;
+        *use = uses->uses[slot - 1];
     (void)pthread_mutex_unlock(&uses->lock);
     return slot != 0;
 }
@@ -83,14 +84,21 @@ size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out)
     return count;
 }
 
-void asset_uses_forget(struct asset_uses *uses, uint64_t order)
+void asset_uses_forget(struct asset_uses *uses, const struct asset_use *written, size_t count)
 {
+    if (count == 0)
+        return;
     (void)pthread_mutex_lock(&uses->lock);
-    size_t count = uses->count;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t slot = *find_slot(uses, written[i].hash);
+        if (slot != 0 && uses->uses[slot - 1].order == written[i].order)
+            uses->uses[slot - 1].order = 0;
+    }
+    size_t old_count = uses->count;
     uses->count = 0;
     memset(uses->slots, 0, sizeof(uses->slots));
-    for (size_t i = 0; i < count; i++) {
-        if (uses->uses[i].order <= order)
+    for (size_t i = 0; i < old_count; i++) {
+        if (uses->uses[i].order == 0)
             continue;
         struct asset_use kept = uses->uses[i];
         uint16_t *slot = find_slot(uses, kept.hash);

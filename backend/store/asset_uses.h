@@ -35,13 +35,14 @@ void asset_uses_fini(struct asset_uses *uses);
 /* Remembers a use. True if it is time to have them written. */
 bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
 
-/* When the asset was used, if that is remembered. */
-bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t *at);
+/* The use of an asset, if that is remembered. */
+bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE],
+                     struct asset_use *use);
 
 /* Copies them, the oldest first, to OUT, which has room for ASSET_USES_MAX. Returns how many. */
 size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out);
 
-/* Forgets those whose order is not above ORDER: they are written. */
-void asset_uses_forget(struct asset_uses *uses, uint64_t order);
+/* Forgets COUNT of them, which are written, but for assets that were used again since. */
+void asset_uses_forget(struct asset_uses *uses, const struct asset_use *written, size_t count);
 
 #endif

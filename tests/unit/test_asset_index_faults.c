@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The asset index: disks that fail, bytes that are damaged, and kill -9. */
+/* The asset index: disks that fail, and kill -9. */
 #include <errno.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +14,9 @@
 
 #include "base/log.h"
 #include "index_site.h"
+#include "store/asset_db.h"
 #include "store/asset_record.h"
+#include "store/directory.h"
 
 /* --- a disk that fails on demand: LMDB calls these instead of the C library's --- */
 
@@ -23,9 +24,33 @@ static atomic_int fail_sync;   /* errno for fdatasync; 0: works */
 static atomic_int fail_write;  /* errno for pwrite and writev */
 static atomic_bool fail_after; /* fail_write holds only after the next fdatasync */
 static atomic_int sync_count;
+static atomic_int fail_fsync;   /* errno for fsync */
+static atomic_int fail_renamed; /* becomes fail_fsync with the next renameat */
+
+/* Not NULL: fdatasync says that it began, and waits until it may go on. */
+static _Atomic(struct halt *) halt;
+
+struct halt {
+    sem_t begun;
+    sem_t go_on;
+    bool is_late; /* nobody let it go on */
+};
+
+static void stop_at(struct halt *here)
+{
+    struct timespec deadline;
+    (void)clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += 30;
+    (void)sem_post(&here->begun);
+    while (sem_timedwait(&here->go_on, &deadline) != 0 && !here->is_late)
+        here->is_late = errno == ETIMEDOUT;
+}
 
 int fdatasync(int fd)
 {
+    struct halt *here = atomic_exchange(&halt, NULL);
+    if (here != NULL)
+        stop_at(here);
     atomic_fetch_add(&sync_count, 1);
     atomic_store(&fail_after, false);
     int fault = atomic_load(&fail_sync);
@@ -53,12 +78,32 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     return is_write_failing() ? -1 : (ssize_t)syscall(SYS_writev, fd, parts, count);
 }
 
+int fsync(int fd)
+{
+    int fault = atomic_load(&fail_fsync);
+    if (fault != 0) {
+        errno = fault;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int renameat(int old_fd, const char *old_path, int new_fd, const char *new_path)
+{
+    int fault = atomic_exchange(&fail_renamed, 0);
+    if (fault != 0)
+        atomic_store(&fail_fsync, fault);
+    return (int)syscall(SYS_renameat2, old_fd, old_path, new_fd, new_path, 0);
+}
+
 /* The disk works again, whatever the test did to it. */
 static int tear_down(void **state)
 {
     atomic_store(&fail_sync, 0);
     atomic_store(&fail_write, 0);
     atomic_store(&fail_after, false);
+    atomic_store(&fail_fsync, 0);
+    atomic_store(&fail_renamed, 0);
     return site_tear_down(state);
 }
 
@@ -196,6 +241,93 @@ static void test_a_failed_write_of_the_root(void **state)
     assert_true(site_has_number(site, 1));
     site_put_number(site, 3);
     assert_true(site_has_number(site, 3));
+}
+
+static void test_a_root_that_memory_was_lacking_for(void **state)
+{
+    struct site *site = *state;
+    char text[64];
+    struct asset_key key = site_numbered_key(text, 2);
+    struct asset asset = site_asset(2);
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    atomic_store(&fail_after, true);
+    atomic_store(&fail_write, ENOMEM);
+    assert_int_equal(site_write(site, &key, 1, &asset), ERR_NO_MEMORY);
+    atomic_store(&fail_write, 0);
+    site_put_number(site, 3);
+    assert_true(site_has_number(site, 1) && site_has_number(site, 3));
+}
+
+static void test_a_new_file_whose_name_may_be_lost(void **state)
+{
+    struct site *site = *state;
+    char text[64];
+    struct asset_key key = site_numbered_key(text, 1000);
+    struct asset asset = site_asset(1000);
+    site_open(site, 4 * MIB, 0);
+    site_fill(site, 0, 8000);
+    site_close(site);
+    /* It is written anew under the old one's name, but that this lasts cannot be made sure of. */
+    atomic_store(&fail_renamed, EIO);
+    site_open(site, MIB, 0);
+    assert_int_equal(atomic_load(&fail_fsync), EIO);
+    assert_true(site_file_size(site) <= MIB);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(site_write(site, &key, 1, &asset), ERR_UNAVAILABLE);
+        assert_false(site_has_number(site, 1000));
+        assert_true(site_has_number(site, 7999));
+    }
+    atomic_store(&fail_fsync, 0);
+    site_put_number(site, 1000);
+    assert_true(site_has_number(site, 1000));
+}
+
+struct rewriting {
+    struct asset_db *db;
+    struct halt halt;
+    struct err err;
+    int rc;
+};
+
+static void *rewrite(void *argument)
+{
+    struct rewriting *rewriting = argument;
+    rewriting->rc = asset_db_rewrite(rewriting->db, &rewriting->err);
+    return NULL;
+}
+
+static void test_readers_go_on_while_the_file_is_written_anew(void **state)
+{
+    struct site *site = *state;
+    struct store_directory directory;
+    struct rewriting rewriting = {.rc = 1};
+    struct MDB_txn *txn;
+    pthread_t thread;
+    site_open(site, 4 * MIB, 0);
+    site_fill(site, 0, 1000);
+    site_close(site);
+    assert_int_equal(
+        store_directory_open(site->path, "index", ASSET_FORMAT, &directory, &site->err), 0);
+    assert_int_equal(asset_db_open(&directory, 4 * MIB, &rewriting.db, &site->err), 0);
+    (void)sem_init(&rewriting.halt.begun, 0, 0);
+    (void)sem_init(&rewriting.halt.go_on, 0, 0);
+    atomic_store(&halt, &rewriting.halt);
+    assert_int_equal(pthread_create(&thread, NULL, rewrite, &rewriting), 0);
+    while (sem_wait(&rewriting.halt.begun) != 0)
+        continue;
+    assert_int_equal(asset_db_read_begin(rewriting.db, &txn, &site->err), 0);
+    assert_int_equal(asset_db_count(rewriting.db, txn, ASSET_ROWS), 1000);
+    asset_db_read_end(rewriting.db, txn);
+    (void)sem_post(&rewriting.halt.go_on);
+    (void)pthread_join(thread, NULL);
+    assert_false(rewriting.halt.is_late);
+    assert_int_equal(rewriting.rc, 0);
+    assert_int_equal(asset_db_read_begin(rewriting.db, &txn, &site->err), 0);
+    assert_int_equal(asset_db_count(rewriting.db, txn, ASSET_ROWS), 1000);
+    asset_db_read_end(rewriting.db, txn);
+    asset_db_close(rewriting.db);
+    store_directory_close(&directory);
 }
 
 static void test_a_full_disk(void **state)
@@ -345,161 +477,6 @@ static void test_readers_beside_a_writer(void **state)
     }
 }
 
-/* --- damage --- */
-
-/* Turns over a bit of the first value of a table, behind the index's back. */
-static void damage(struct site *site, const char *table, size_t offset)
-{
-    char path[128];
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_cursor *cursor;
-    MDB_val key;
-    MDB_val value;
-    (void)snprintf(path, sizeof(path), "%s/index", site->path);
-    assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, 8), 0);
-    assert_int_equal(mdb_env_open(env, path, 0, 0640), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, table, 0, &dbi), 0);
-    assert_int_equal(mdb_cursor_open(txn, dbi, &cursor), 0);
-    assert_int_equal(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
-    uint8_t copy[4096];
-    uint8_t key_copy[64];
-    assert_true(value.mv_size <= sizeof(copy) && key.mv_size <= sizeof(key_copy));
-    memcpy(copy, value.mv_data, value.mv_size);
-    memcpy(key_copy, key.mv_data, key.mv_size);
-    mdb_cursor_close(cursor);
-    copy[offset % value.mv_size] ^= 0x10;
-    key.mv_data = key_copy;
-    value.mv_data = copy;
-    assert_int_equal(mdb_put(txn, dbi, &key, &value, 0), 0);
-    assert_int_equal(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-}
-
-static bool count_asset(void *context, const struct asset_key *key, const struct asset *asset)
-{
-    (void)key;
-    (void)asset;
-    ++*(unsigned *)context;
-    return true;
-}
-
-/* Damages one value of TABLE; the index of one asset must go on as if that asset was not there. */
-static void check_damage(struct site *site, const char *table, size_t offset, bool is_found)
-{
-    unsigned count = 0;
-    site_open(site, MIB, HOUR);
-    site_put_number(site, 1);
-    assert_true(site_has_number(site, 1));
-    site_close(site);
-    damage(site, table, offset);
-    site_open(site, MIB, HOUR);
-    assert_int_equal(site_has_number(site, 1), is_found);
-    assert_int_equal(asset_index_each(site->index, count_asset, &count, &site->err), 0);
-    assert_int_equal(count, is_found);
-    /* A push heals it; neither expiry nor eviction minds. */
-    site_put_number(site, 1);
-    assert_true(site_has_number(site, 1));
-    atomic_fetch_add(&site_clock, 2 * HOUR);
-    site_put_number(site, 2);
-    assert_false(site_has_number(site, 1));
-    site_fill(site, 10, 4000);
-    assert_true(site_has_number(site, 3999));
-    assert_true(site_stats(site).evicted > 0);
-    site_close(site);
-}
-
-static void test_damage_is_a_miss(void **state)
-{
-    static const struct {
-        const char *table;
-        size_t offset;
-        bool is_found;
-    } cases[] = {
-        {"records", 0, false},  {"records", 12, false}, {"records", 50, false},
-        {"records", 90, false}, {"rows", 0, false},     {"rows", 8, false},
-        {"rows", 30, false},    {"by_use", 3, true},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        void *sub = NULL;
-        (void)state;
-        assert_int_equal(site_set_up(&sub), 0);
-        check_damage(sub, cases[i].table, cases[i].offset, cases[i].is_found);
-        assert_int_equal(site_tear_down(&sub), 0);
-    }
-}
-
-static void test_no_bytes_crash_the_reader(void **state)
-{
-    struct site *site = *state;
-    const struct qualifier qualifiers[] = {{"name", "value"}, {"b", ""}};
-    struct asset_key key = site_key("urn:a");
-    struct digest digests[3] = {site_digest(1), site_digest(2), site_digest(3)};
-    struct asset asset = site_asset(1);
-    struct asset_name name;
-    key.qualifiers = qualifiers;
-    key.qualifier_count = 2;
-    asset.blobs = digests;
-    asset.blob_count = 3;
-    asset.directories = digests;
-    asset.directory_count = 1;
-    assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
-    size_t size = asset_record_size(name.size, &asset);
-    uint8_t *record = malloc(size);
-    assert_non_null(record);
-    asset_record_pack(&name, &asset, record);
-    for (size_t i = 0; i <= size; i++) {
-        /* Cut off before i, then byte i changed; each in memory of exactly that size. */
-        for (unsigned change = 0; change < 256; change++) {
-            size_t length = change == 0 ? i : size;
-            if (change != 0 && i == size)
-                continue;
-            uint8_t *copy = malloc(length + 1);
-            assert_non_null(copy);
-            uint8_t *exact = copy + 1; /* a page of the database promises no alignment */
-            memcpy(exact, record, length);
-            if (change != 0)
-                exact[i] = (uint8_t)(exact[i] ^ change);
-            struct asset_key found_key;
-            struct asset found;
-            arena_reset(&site->arena);
-            int rc = asset_record_unpack((struct span){exact, length}, NULL, &site->arena,
-                                         &found_key, &found, &site->err);
-            bool is_whole = change == 0 && length == size;
-            bool is_unused_byte = change != 0 && i >= 1 && i < 8;
-            assert_int_equal(rc, is_whole || is_unused_byte ? 0 : -ERR_DATA_LOSS);
-            free(copy);
-        }
-    }
-    free(record);
-    asset_name_fini(&name);
-}
-
-static void test_another_name_under_the_same_hash_is_a_miss(void **state)
-{
-    struct site *site = *state;
-    struct asset_key key = site_key("urn:a");
-    struct asset_key other_key = site_key("urn:b");
-    struct asset asset = site_asset(1);
-    struct asset found;
-    struct asset_name name;
-    struct asset_name other;
-    uint8_t record[256];
-    assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
-    assert_int_equal(asset_name_init(&other, &other_key, &site->err), 0);
-    struct span packed = {record, asset_record_size(name.size, &asset)};
-    assert_true(packed.size <= sizeof(record));
-    asset_record_pack(&name, &asset, record);
-    assert_int_equal(asset_record_unpack(packed, &name, &site->arena, NULL, &found, &site->err), 0);
-    assert_int_equal(asset_record_unpack(packed, &other, &site->arena, NULL, &found, &site->err),
-                     -ERR_NOT_FOUND);
-    asset_name_fini(&name);
-    asset_name_fini(&other);
-}
-
 int main(void)
 {
 #define INDEX_TEST(name) cmocka_unit_test_setup_teardown(name, site_set_up, tear_down)
@@ -507,13 +484,13 @@ int main(void)
         INDEX_TEST(test_killed_at_any_moment), /* first: it forks, and no thread was made yet */
         INDEX_TEST(test_a_failed_sync_is_not_tried_again),
         INDEX_TEST(test_a_failed_write_of_the_root),
+        INDEX_TEST(test_a_root_that_memory_was_lacking_for),
+        INDEX_TEST(test_a_new_file_whose_name_may_be_lost),
+        INDEX_TEST(test_readers_go_on_while_the_file_is_written_anew),
         INDEX_TEST(test_a_full_disk),
         INDEX_TEST(test_a_hot_asset_costs_no_writes),
         INDEX_TEST(test_what_waits_is_committed_at_once),
         INDEX_TEST(test_readers_beside_a_writer),
-        INDEX_TEST(test_damage_is_a_miss),
-        INDEX_TEST(test_no_bytes_crash_the_reader),
-        INDEX_TEST(test_another_name_under_the_same_hash_is_a_miss),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The asset index: how long assets live, and which go when the quota is full. */
+/* The asset index: how long assets live. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "index_site.h"
+#include "store/asset_uses.h"
 
 /* --- time --- */
 
@@ -104,6 +105,46 @@ static void test_a_fetch_renews_a_short_life(void **state)
     }
 }
 
+static void test_a_fetch_soon_after_the_push_is_written_later(void **state)
+{
+    struct site *site = *state;
+    char text[64];
+    struct asset_key key = site_numbered_key(text, 1);
+    struct asset found;
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    atomic_fetch_add(&site_clock, MINUTE / 2);
+    int64_t at = site_now();
+    site_touch(site, 1);
+    for (uint64_t i = 2; i < 4; i++) {
+        atomic_fetch_add(&site_clock, MINUTE);
+        site_put_number(site, i);
+    }
+    assert_int_equal(site_get(site, &key, &found), 0);
+    assert_int_equal(found.fetched_at, at);
+}
+
+static void test_a_fetch_while_the_last_one_is_written(void **state)
+{
+    static const uint8_t hashes[2][ASSET_HASH_SIZE] = {{1}, {2}};
+    static struct asset_use written[ASSET_USES_MAX];
+    struct asset_uses uses;
+    struct asset_use use;
+    struct err err;
+    (void)state;
+    assert_int_equal(asset_uses_init(&uses, &err), 0);
+    (void)asset_uses_add(&uses, hashes[0], 10);
+    (void)asset_uses_add(&uses, hashes[1], 11);
+    assert_int_equal(asset_uses_copy(&uses, written), 2);
+    (void)asset_uses_add(&uses, hashes[0], 12);
+    asset_uses_forget(&uses, written, 2);
+    assert_true(asset_uses_find(&uses, hashes[0], &use));
+    assert_int_equal(use.at, 12);
+    assert_false(asset_uses_find(&uses, hashes[1], &use));
+    assert_int_equal(asset_uses_copy(&uses, written), 1);
+    asset_uses_fini(&uses);
+}
+
 static void test_closing_writes_the_fetches(void **state)
 {
     struct site *site = *state;
@@ -163,107 +204,40 @@ static void test_a_clock_set_back(void **state)
     assert_int_equal(site_stats(site).expired, 4);
 }
 
-/* --- quota --- */
-
-static void test_a_quota_that_is_too_small(void **state)
+static void test_what_was_pushed_while_the_clock_was_ahead(void **state)
 {
     struct site *site = *state;
-    assert_int_equal(site_try_open(site, MIB - 1, 0), -ERR_INVALID);
-    assert_non_null(strstr(site->err.msg, "quota"));
+    site_open(site, MIB, HOUR);
+    atomic_fetch_add(&site_clock, 10 * HOUR);
+    site_put_number(site, 1);
+    atomic_fetch_sub(&site_clock, 10 * HOUR - 30 * MINUTE);
+    site_put_number(site, 2);
+    atomic_fetch_sub(&site_clock, 30 * MINUTE);
+    for (uint64_t i = 10; i < 20; i++)
+        site_put_number(site, i);
+    atomic_fetch_add(&site_clock, HOUR);
+    site_put_number(site, 3);
+    /* Those behind the first two have expired, and go, though the two stay. */
+    assert_int_equal(site_stats(site).expired, 10);
+    assert_true(site_has_number(site, 1) && site_has_number(site, 2));
 }
 
-static void test_the_least_recently_fetched_go_first(void **state)
+static void test_the_sweep_leaves_what_was_fetched_since(void **state)
 {
     struct site *site = *state;
-    enum { COUNT = 1500, FETCHED = 100 };
-    site_open(site, MIB, 0);
+    enum { COUNT = 200 };
+    site_open(site, MIB, HOUR);
     site_fill(site, 0, COUNT);
-    assert_int_equal(site_stats(site).evicted, 0);
-    atomic_fetch_add(&site_clock, 2 * MINUTE);
-    for (uint64_t i = 0; i < FETCHED; i++)
-        site_touch(site, 3 * i);
-    uint64_t next = COUNT;
-    while (site_stats(site).evicted < COUNT / 2)
-        site_put_number(site, next++);
-    /* Gone are exactly the first ones but for those that were fetched. */
-    uint64_t evicted = site_stats(site).evicted;
-    uint64_t gone = 0;
-    for (uint64_t i = 0; i < next; i++) {
-        bool was_fetched = i < 3 * FETCHED && i % 3 == 0;
-        bool should_be_gone = !was_fetched && gone < evicted;
-        assert_int_equal(site_has_number(site, i), !should_be_gone);
-        gone += should_be_gone;
-    }
-    assert_int_equal(gone, evicted);
-    assert_int_equal(site_stats(site).assets, next - evicted);
-}
-
-static void test_the_file_never_outgrows_the_quota(void **state)
-{
-    struct site *site = *state;
-    site_open(site, 2 * MIB, 0);
-    uint64_t most = 0;
-    for (uint64_t i = 0; i < 40000; i += 1000) {
-        site_fill(site, i, i + 1000);
-        assert_true(site_file_size(site) <= 2 * MIB);
-        assert_true(site_has_number(site, i + 999));
-        if (site_stats(site).assets > most)
-            most = site_stats(site).assets;
-    }
-    /* No more went than had to. */
-    assert_true(site_stats(site).assets + site_stats(site).evicted == 40000);
-    assert_true(site_stats(site).assets > most / 2);
-}
-
-static void test_large_and_small_assets_in_a_tight_index(void **state)
-{
-    struct site *site = *state;
-    enum { MOST = 45000 };
-    struct digest *digests = calloc(MOST, sizeof(*digests));
-    assert_non_null(digests);
-    for (size_t i = 0; i < MOST; i++)
-        digests[i] = site_digest(i);
-    site_open(site, 8 * MIB, 0);
-    unsigned seed = 7;
-    for (uint64_t i = 0; i < 150; i++) {
-        char text[64];
-        struct asset_key key = site_numbered_key(text, i);
-        struct asset asset = site_asset(i);
-        seed = seed * 1103515245u + 12345u;
-        asset.blobs = digests;
-        asset.blob_count = (seed >> 8) % MOST;
-        site_put(site, &key, &asset);
-        struct asset found;
-        assert_int_equal(site_get(site, &key, &found), 0);
-        assert_int_equal(found.blob_count, asset.blob_count);
-        site_fill(site, 1000 + 100 * i, 1000 + 100 * i + 100);
-        assert_true(site_file_size(site) <= 8 * MIB);
-        if (i % 50 == 49) {
-            site_close(site);
-            site_open(site, 8 * MIB, 0);
-        }
-    }
-    assert_true(site_has_number(site, 149));
-    free(digests);
-}
-
-static void test_a_smaller_quota_at_start(void **state)
-{
-    struct site *site = *state;
-    site_open(site, 16 * MIB, 0);
-    site_fill(site, 0, 20000);
-    assert_int_equal(site_stats(site).evicted, 0);
-    assert_true(site_file_size(site) > 2 * MIB);
-    site_close(site);
-    site_open(site, 2 * MIB, 0);
-    uint64_t left = site_stats(site).assets;
-    assert_true(site_file_size(site) <= 2 * MIB);
-    assert_true(left > 1000 && left < 20000);
-    for (uint64_t i = 0; i < 20000; i += 97)
-        assert_int_equal(site_has_number(site, i), i >= 20000 - left);
-    site_fill(site, 20000, 25000);
-    assert_true(site_has_number(site, 24999));
-    assert_true(site_file_size(site) <= 2 * MIB);
+    atomic_fetch_add(&site_clock, HOUR - 1);
+    for (uint64_t i = COUNT; i > 0; i -= 2)
+        site_touch(site, i - 2);
+    atomic_fetch_add(&site_clock, 1);
+    /* More fetches than one transaction writes: the sweep comes before the last of them. */
+    for (int i = 0; i < 30; i++)
+        site_put_number(site, COUNT);
+    assert_int_equal(site_stats(site).expired, COUNT / 2);
+    for (uint64_t i = 0; i < COUNT; i++)
+        assert_int_equal(site_has_number(site, i), i % 2 == 0);
 }
 
 int main(void)
@@ -274,14 +248,13 @@ int main(void)
         INDEX_TEST(test_the_sweep_removes_what_has_expired_only),
         INDEX_TEST(test_a_fetch_renews_the_life),
         INDEX_TEST(test_a_fetch_renews_a_short_life),
+        INDEX_TEST(test_a_fetch_soon_after_the_push_is_written_later),
+        INDEX_TEST(test_a_fetch_while_the_last_one_is_written),
         INDEX_TEST(test_closing_writes_the_fetches),
         INDEX_TEST(test_more_fetches_than_are_remembered),
         INDEX_TEST(test_a_clock_set_back),
-        INDEX_TEST(test_a_quota_that_is_too_small),
-        INDEX_TEST(test_the_least_recently_fetched_go_first),
-        INDEX_TEST(test_the_file_never_outgrows_the_quota),
-        INDEX_TEST(test_large_and_small_assets_in_a_tight_index),
-        INDEX_TEST(test_a_smaller_quota_at_start),
+        INDEX_TEST(test_what_was_pushed_while_the_clock_was_ahead),
+        INDEX_TEST(test_the_sweep_leaves_what_was_fetched_since),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
