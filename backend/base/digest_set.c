@@ -8,12 +8,31 @@
 
 enum { CAPACITY_MIN = 64 };
 
+int digest_keys_init(struct digest_keys *keys, struct err *err)
+{
+    if (getrandom(keys->keys, sizeof(keys->keys), 0) != (ssize_t)sizeof(keys->keys))
+        return err_set(err, ERR_UNAVAILABLE, "no random numbers for a table of digests");
+    return 0;
+}
+
+/* Multiply-shift hashing of a row of words: two digests collide no more often than by chance. */
+uint32_t digest_keys_hash(const struct digest_keys *keys, const uint8_t *hash, size_t hash_size,
+                          int64_t size)
+{
+    uint32_t words[DIGEST_WORDS];
+    memcpy(words, &size, sizeof(size));
+    memcpy(words + 2, hash, hash_size);
+    size_t used = 2 + hash_size / 4;
+    uint64_t sum = keys->keys[DIGEST_WORDS];
+    for (size_t i = 0; i < used; i++)
+        sum += keys->keys[i] * words[i];
+    return (uint32_t)(sum >> 32);
+}
+
 int digest_set_init(struct digest_set *set, struct err *err)
 {
     *set = (struct digest_set){0};
-    if (getrandom(set->keys, sizeof(set->keys), 0) != (ssize_t)sizeof(set->keys))
-        return err_set(err, ERR_UNAVAILABLE, "no random numbers for a set of digests");
-    return 0;
+    return digest_keys_init(&set->keys, err);
 }
 
 void digest_set_fini(struct digest_set *set)
@@ -23,23 +42,12 @@ void digest_set_fini(struct digest_set *set)
     *set = (struct digest_set){0};
 }
 
-/* Multiply-shift hashing of a row of words: two digests collide no more often than by chance. */
-static size_t hash(const struct digest_set *set, const struct digest *digest)
-{
-    uint32_t words[DIGEST_SET_WORDS];
-    memcpy(words, &digest->size, sizeof(digest->size));
-    memcpy(words + 2, digest->hash, sizeof(digest->hash));
-    size_t used = 2 + digest_hash_size(digest->function) / 4;
-    uint64_t sum = set->keys[DIGEST_SET_WORDS];
-    for (size_t i = 0; i < used; i++)
-        sum += set->keys[i] * words[i];
-    return (size_t)(sum >> 32);
-}
-
 /* The slot that has DIGEST, or the free one where it belongs. */
 static uint32_t *find_slot(const struct digest_set *set, const struct digest *digest)
 {
-    size_t at = hash(set, digest) & set->slot_mask;
+    size_t hash_size = digest_hash_size(digest->function);
+    size_t at =
+        digest_keys_hash(&set->keys, digest->hash, hash_size, digest->size) & set->slot_mask;
     while (set->slots[at] != 0 && !digest_equal(&set->digests[set->slots[at] - 1], digest))
         at = (at + 1) & set->slot_mask;
     return &set->slots[at];

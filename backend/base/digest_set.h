@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Distinct digests in the order in which they came. */
+/* Distinct digests in the order in which they came, and the hash function of tables of digests. */
 #ifndef ASSETD_BASE_DIGEST_SET_H
 #define ASSETD_BASE_DIGEST_SET_H
 
@@ -11,7 +11,21 @@
 #include "base/err.h"
 
 /* Words of 32 bits that tell a digest from others of its function: hash and size. */
-enum { DIGEST_SET_WORDS = DIGEST_HASH_MAX / 4 + 2 };
+enum { DIGEST_WORDS = DIGEST_HASH_MAX / 4 + 2 };
+
+/*
+ * Random keys of a hash function over digests. Who chooses the digests cannot choose them to
+ * collide, as the bytes of a digest can be chosen: some of them even where content is verified.
+ */
+struct digest_keys {
+    uint64_t keys[DIGEST_WORDS + 1];
+};
+
+int digest_keys_init(struct digest_keys *keys, struct err *err);
+
+/* 32 bits of a hash over a digest's HASH of HASH_SIZE bytes and its SIZE. */
+uint32_t digest_keys_hash(const struct digest_keys *keys, const uint8_t *hash, size_t hash_size,
+                          int64_t size);
 
 /* Embedded by its user. One thread at a time. */
 struct digest_set {
@@ -20,13 +34,10 @@ struct digest_set {
     size_t capacity;  /* of digests */
     uint32_t *slots;  /* index + 1 of a digest, 0 is free; open addressing */
     size_t slot_mask; /* slots less one; a power of two less one */
-    uint64_t keys[DIGEST_SET_WORDS + 1];
+    struct digest_keys keys;
 };
 
-/*
- * Begins an empty set. Who chooses the digests cannot choose them to collide: they are hashed
- * under random keys.
- */
+/* Begins an empty set. */
 int digest_set_init(struct digest_set *set, struct err *err);
 
 /* A zeroed set is fine. */

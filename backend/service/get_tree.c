@@ -19,7 +19,6 @@
 enum {
     PAGE_ROOM = 1 << 20,               /* bytes of a page; one directory alone may have more */
     DIRECTORY_MAX = REQUEST_BATCH_MAX, /* bytes of a directory: what clients can receive */
-    DIRECTORIES_MAX = 1 << 20,         /* of one tree */
     TOKEN_POSITION = 8,                /* hexadecimal digits */
     TOKEN_CHECK = 32,                  /* hexadecimal digits */
     TOKEN_SIZE = TOKEN_POSITION + TOKEN_CHECK,
@@ -90,7 +89,7 @@ static int parse_token(const char *token, size_t *position, struct err *err)
             return bad_token(err);
         value = value << 4 | (size_t)(digit - digits);
     }
-    if (value == 0 || value >= DIRECTORIES_MAX)
+    if (value == 0 || value >= TREE_DIRECTORIES_MAX)
         return bad_token(err);
     *position = value;
     return 0;
@@ -112,9 +111,9 @@ static bool on_directory(void *context, const struct digest *digest)
     struct walk *walk = context;
     bool is_new;
     walk->found_rc = digest_set_add(&walk->found, digest, &is_new, walk->found_err);
-    if (walk->found_rc == 0 && walk->found.count > DIRECTORIES_MAX)
-        walk->found_rc = err_set(walk->found_err, ERR_EXHAUSTED,
-                                 "the tree has more than %d directories", DIRECTORIES_MAX);
+    if (walk->found_rc == 0 && walk->found.count > TREE_DIRECTORIES_MAX)
+        walk->found_rc = err_set(walk->found_err, ERR_INVALID,
+                                 "the tree has more than %d directories", TREE_DIRECTORIES_MAX);
     return walk->found_rc == 0;
 }
 
@@ -154,11 +153,14 @@ static int make_room(struct call *call, struct page *page, size_t size, bool *ha
 
 static int refuse_large(struct walk *walk, const struct digest *digest, struct err *err)
 {
-    bool present;
+    enum cas_presence presence;
     char text[DIGEST_TEXT_MAX];
-    cas_find(walk->instance->cas, NULL, digest, 1, &present);
-    if (!present)
+    cas_find_verified(walk->instance->cas, NULL, digest, 1, &presence);
+    if (presence == CAS_ABSENT)
         return 0;
+    if (presence == CAS_UNVERIFIED)
+        return err_set(err, ERR_UNAVAILABLE, "directory %s cannot be read right now",
+                       digest_text(digest, text));
     return err_set(err, ERR_INVALID,
                    "directory %s is larger than the %d bytes that GetTree sends: use "
                    "ByteStream.Read",
@@ -256,7 +258,7 @@ static int walk_begin(struct walk *walk, const REAPI(GetTreeRequest) *request, s
         return err_set(err, ERR_INVALID, "root_digest: there is no digest");
     if (request->page_size < 0)
         return err_set(err, ERR_INVALID, "page_size %d is negative", request->page_size);
-    walk->page_size = request->page_size != 0 ? (size_t)request->page_size : DIRECTORIES_MAX;
+    walk->page_size = request->page_size != 0 ? (size_t)request->page_size : TREE_DIRECTORIES_MAX;
     walk->token = request->page_token;
     int rc = request_digest_function(walk->instance, request->digest_function,
                                      request->root_digest->hash, &function, err);

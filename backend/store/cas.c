@@ -110,7 +110,7 @@ int cas_verify(struct cas *cas, struct cas_entry *entry, struct err *err)
     cas_entry_digest(entry, &digest);
     int rc = cas_file_open(&file, cas->blobs_fd, &digest, err);
     if (rc == 0) {
-        rc = cas_file_verify(&file, err);
+        rc = cas_file_verify(&file, &cas->stopping, err);
         cas_file_close(&file);
     }
     if (rc == -ERR_DATA_LOSS) {
@@ -178,6 +178,28 @@ void cas_find_nowait(struct cas *cas, struct cas_hold *hold, const struct digest
     (void)pthread_mutex_unlock(&cas->lock);
 }
 
+/* As cas_pin has it, which knows of a suspect whether it can be read. */
+static enum cas_presence verified_presence(struct cas *cas, const struct digest *digest)
+{
+    struct cas_entry *entry;
+    struct err err;
+    int rc = cas_pin(cas, digest, &entry, &err);
+    if (rc == 0)
+        cas_unpin(cas, entry);
+    if (rc == -ERR_NOT_FOUND)
+        return CAS_ABSENT;
+    return rc == 0 ? CAS_PRESENT : CAS_UNVERIFIED;
+}
+
+void cas_find_verified(struct cas *cas, struct cas_hold *hold, const struct digest *digests,
+                       size_t count, enum cas_presence *presence)
+{
+    cas_find_nowait(cas, hold, digests, count, presence);
+    for (size_t i = 0; i < count; i++)
+        if (presence[i] == CAS_UNVERIFIED)
+            presence[i] = verified_presence(cas, &digests[i]);
+}
+
 void cas_find(struct cas *cas, struct cas_hold *hold, const struct digest *digests, size_t count,
               bool *present)
 {
@@ -185,25 +207,40 @@ void cas_find(struct cas *cas, struct cas_hold *hold, const struct digest *diges
     const size_t step = sizeof(presence) / sizeof(presence[0]);
     for (size_t done = 0; done < count; done += step) {
         size_t take = count - done < step ? count - done : step;
-        cas_find_nowait(cas, hold, digests + done, take, presence);
-        for (size_t i = 0; i < take; i++) {
+        cas_find_verified(cas, hold, digests + done, take, presence);
+        for (size_t i = 0; i < take; i++)
             present[done + i] = presence[i] == CAS_PRESENT;
-            struct cas_entry *entry;
-            struct err err;
-            if (presence[i] == CAS_UNVERIFIED &&
-                cas_pin(cas, &digests[done + i], &entry, &err) == 0) {
-                present[done + i] = true;
-                cas_unpin(cas, entry);
-            }
-        }
     }
 }
 
-/* Reads what is pinned; bytes that are broken end the blob. */
+/*
+ * The disk cannot read ENTRY, which is pinned: it is not offered before somebody could. It does not
+ * leave the store, as all of the disk may be gone for the moment.
+ */
+static void suspect_unreadable(struct cas *cas, struct cas_entry *entry, const struct err *err)
+{
+    struct digest digest;
+    char text[DIGEST_TEXT_MAX];
+    (void)pthread_mutex_lock(&cas->lock);
+    bool first = entry->state == CAS_THERE && !entry->suspect;
+    if (first) {
+        entry->suspect = true;
+        cas->suspects++;
+    }
+    (void)pthread_mutex_unlock(&cas->lock);
+    cas_entry_digest(entry, &digest);
+    if (first)
+        log_error("blob-unreadable", log_str("path", cas->directory.path),
+                  log_str("digest", digest_text(&digest, text)), log_str("reason", err->msg));
+}
+
+/* Reads what is pinned; bytes that are broken end the blob, and unreadable ones make it suspect. */
 static int read_pinned(struct cas *cas, struct cas_entry *entry, struct cas_file *file,
                        int64_t offset, uint8_t *buffer, size_t size, struct err *err)
 {
     int rc = cas_file_read(file, offset, buffer, size, err);
+    if (rc == -ERR_IO)
+        suspect_unreadable(cas, entry, err);
     if (rc != -ERR_DATA_LOSS)
         return rc;
     struct digest digest;

@@ -44,20 +44,27 @@ struct cas_hold {
 void cas_hold_begin(struct cas *cas, struct cas_hold *hold);
 void cas_hold_end(struct cas_hold *hold);
 
+/* What is known of a blob. */
+enum cas_presence { CAS_ABSENT, CAS_PRESENT, CAS_UNVERIFIED };
+
 /*
- * Sets PRESENT[i] for each of COUNT digests, and renews the life of those that are there. HOLD may
- * be NULL. Blocks on the disk at most after a power cut, when a blob is verified before its first
- * use. Any thread.
+ * Sets PRESENCE[i] for each of COUNT digests, and renews the life of those that are there. What has
+ * to be read first to know is CAS_UNVERIFIED: blobs that were there before a power cut, and those
+ * that could not be read. HOLD may be NULL. Does not block. Any thread.
+ */
+void cas_find_nowait(struct cas *cas, struct cas_hold *hold, const struct digest *digests,
+                     size_t count, enum cas_presence *presence);
+
+/* The same, reading first what has to be: CAS_UNVERIFIED cannot be read at present. */
+void cas_find_verified(struct cas *cas, struct cas_hold *hold, const struct digest *digests,
+                       size_t count, enum cas_presence *presence);
+
+/*
+ * The same for those to whom what cannot be read at present is as good as missing, as it is to who
+ * would upload it: that replaces it.
  */
 void cas_find(struct cas *cas, struct cas_hold *hold, const struct digest *digests, size_t count,
               bool *present);
-
-/* What is known of a blob without a look at the disk. */
-enum cas_presence { CAS_ABSENT, CAS_PRESENT, CAS_UNVERIFIED };
-
-/* The same without blocking: what would have to be verified first is CAS_UNVERIFIED. */
-void cas_find_nowait(struct cas *cas, struct cas_hold *hold, const struct digest *digests,
-                     size_t count, enum cas_presence *presence);
 
 /* One blob of a batch, and what became of it. */
 struct cas_blob {
@@ -75,7 +82,8 @@ void cas_put(struct cas *cas, struct cas_hold *hold, struct cas_blob *blobs, siz
 /*
  * Reads COUNT blobs whole, one behind the other, into BUFFER, which must hold the sum of the
  * sizes of their digests; sets data and err of each. ERR_NOT_FOUND: not there, or found broken, and
- * gone now. Blocks on the disk.
+ * gone now. ERR_IO: the disk cannot read it at present, and it is not found before it can. Blocks
+ * on the disk.
  */
 void cas_get(struct cas *cas, struct cas_hold *hold, struct cas_blob *blobs, size_t count,
              uint8_t *buffer);
@@ -95,7 +103,7 @@ int cas_reader_open(struct cas *cas, const struct digest *digest, struct cas_rea
 
 /*
  * Reads SIZE bytes at OFFSET, both within the blob; checksums are verified first. ERR_NOT_FOUND:
- * the bytes are broken, and the blob is gone now. Blocks on the disk.
+ * the bytes are broken, and the blob is gone now. ERR_IO as above. Blocks on the disk.
  */
 int cas_reader_read(struct cas_reader *reader, int64_t offset, uint8_t *buffer, size_t size,
                     struct err *err);
@@ -106,8 +114,9 @@ struct cas_writer;
 
 /*
  * Begins a blob of known digest, and takes the room for it. ERR_EXHAUSTED if it cannot fit, before
- * anything is evicted; or if nothing could be evicted for some seconds, because all is in use. A
- * blob that is there already takes no room, and what is appended is verified all the same.
+ * anything is evicted; or if nothing could be evicted for some seconds, because all is in use.
+ * ERR_IO: the disk fails, even at removing what should be evicted. A blob that is there already
+ * takes no room, and what is appended is verified all the same.
  */
 int cas_writer_open(struct cas *cas, const struct digest *digest, struct cas_writer **writer,
                     struct err *err);

@@ -13,7 +13,8 @@
 
 #include "base/crc32c.h"
 
-struct cas_disk cas_disk = {.pread = pread, .pwrite = pwrite, .syncfs = syncfs};
+struct cas_disk cas_disk = {
+    .pread = pread, .pwrite = pwrite, .syncfs = syncfs, .unlinkat = unlinkat};
 
 char *cas_file_name(const struct digest *digest, char name[CAS_NAME_SIZE])
 {
@@ -198,12 +199,25 @@ int cas_file_read(struct cas_file *file, int64_t offset, uint8_t *buffer, size_t
     return 0;
 }
 
-int cas_file_verify(struct cas_file *file, struct err *err)
+int cas_file_verify(struct cas_file *file, const atomic_bool *stopping, struct err *err)
 {
     int rc = need_chunk(file, err);
     /* The disk is asked, not the kernel's cache. */
     (void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
-    for (int64_t number = 0; rc == 0 && number < cas_file_chunks(file->size); number++)
+    for (int64_t number = 0; rc == 0 && number < cas_file_chunks(file->size); number++) {
+        if (atomic_load(stopping))
+            return err_set(err, ERR_CANCELLED, "the store is being closed");
         rc = read_chunk(file, number, file->chunk, chunk_size(file, number), err);
+    }
     return rc;
+}
+
+int cas_file_unlink(int directory, const char *name, struct err *err)
+{
+    if (cas_disk.unlinkat(directory, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    (void)cas_file_errno(err, errno, "remove a file");
+    /* Some file systems need room to remove: a full disk is no other fault here. */
+    err->code = ERR_IO;
+    return -ERR_IO;
 }

@@ -3,6 +3,7 @@
 #ifndef ASSETD_STORE_CAS_FILE_H
 #define ASSETD_STORE_CAS_FILE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,11 +18,12 @@ enum {
     CAS_NAME_SIZE = 8 + 2 * DIGEST_HASH_MAX + 1 + 20 + 1, /* FUNCTION-HASH-SIZE with its NUL */
 };
 
-/* The system calls that touch a blob's bytes; tests put failing ones here. */
+/* The system calls that touch a blob's bytes, or remove files; tests put failing ones here. */
 struct cas_disk {
     ssize_t (*pread)(int fd, void *buffer, size_t size, off_t offset);
     ssize_t (*pwrite)(int fd, const void *buffer, size_t size, off_t offset);
     int (*syncfs)(int fd);
+    int (*unlinkat)(int directory, const char *name, int flags);
 };
 extern struct cas_disk cas_disk;
 
@@ -75,7 +77,13 @@ void cas_file_close(struct cas_file *file);
 int cas_file_read(struct cas_file *file, int64_t offset, uint8_t *buffer, size_t size,
                   struct err *err);
 
-/* Reads the blob from end to end for its checksums alone. */
-int cas_file_verify(struct cas_file *file, struct err *err);
+/*
+ * Reads the blob from end to end for its checksums alone. ERR_CANCELLED once STOPPING is true,
+ * which is looked at before each chunk.
+ */
+int cas_file_verify(struct cas_file *file, const atomic_bool *stopping, struct err *err);
+
+/* Removes a file of the store, if it is there. DIRECTORY is the fd of its directory. ERR_IO. */
+int cas_file_unlink(int directory, const char *name, struct err *err);
 
 #endif

@@ -19,77 +19,17 @@ enum { CAS_VERSION = 1 };
 /* File systems take blocks that nobody asked for, such as for the map of a file in many pieces. */
 enum { MARGIN_SHIFT = 8, MARGIN_MAX = 1 << 20 };
 
+/* Half of what fits into the counter, which is in nanoseconds: the year 2262. */
+static const time_t used_seconds_max = INT64_MAX / 1000000000;
+
+/* Of what others have put into the store: files that are counted, and folders in each other. */
+enum { OTHERS_MAX = 1 << 20, OTHER_DEPTH_MAX = 16 };
+
 /*
  * For how long an upload waits when everything is in use. Uses are short: a download that goes on
  * for longer keeps its own blob only.
  */
 enum { PATIENCE_SECONDS = 5 };
-
-/* The state file is written anew beside the old one. */
-enum { STATE_BLOCKS = 2 };
-
-#define STATE_NEW CAS_STATE ".new"
-
-/* What the last one to use the store has left. */
-enum ending { ENDED_CLEAN, ENDED_KILLED, ENDED_POWER_CUT };
-
-static void read_boot_id(char *id, size_t size)
-{
-    id[0] = '\0';
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t got = read(fd, id, size - 1);
-    (void)close(fd);
-    id[got > 0 ? got : 0] = '\0';
-    id[strcspn(id, " \n")] = '\0';
-}
-
-static int write_state(const struct cas *cas, bool clean, struct err *err)
-{
-    char text[128];
-    int dir = cas->directory.fd;
-    int length = snprintf(text, sizeof(text), "%s %s\n", cas->boot_id, clean ? "clean" : "running");
-    int fd = openat(dir, STATE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return cas_file_errno(err, errno, "make the state file");
-    int rc = cas_file_write(fd, text, (size_t)length, 0, err);
-    if (rc == 0 &&
-        (fsync(fd) != 0 || renameat(dir, STATE_NEW, dir, CAS_STATE) != 0 || fsync(dir) != 0))
-        rc = cas_file_errno(err, errno, "write the state file");
-    (void)close(fd);
-    return rc;
-}
-
-int cas_state_write(struct cas *cas, bool clean, struct err *err)
-{
-    int rc = write_state(cas, clean, err);
-    if (rc == -ERR_EXHAUSTED && cas_room_relieve(cas, cas->block))
-        rc = write_state(cas, clean, err);
-    return rc;
-}
-
-/* Without a boot id on either side nothing tells a kill from a power cut. */
-static enum ending read_state(const struct cas *cas)
-{
-    char text[128] = "";
-    char boot_id[64] = "";
-    char word[16] = "";
-    int fd = openat(cas->directory.fd, CAS_STATE, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return ENDED_POWER_CUT;
-    ssize_t got = read(fd, text, sizeof(text) - 1);
-    (void)close(fd);
-    text[got > 0 ? got : 0] = '\0';
-    const char *blank = strchr(text, ' ');
-    if (blank == NULL || (size_t)(blank - text) >= sizeof(boot_id))
-        return ENDED_POWER_CUT;
-    memcpy(boot_id, text, (size_t)(blank - text));
-    if (sscanf(blank, " %15s", word) == 1 && strcmp(word, "clean") == 0)
-        return ENDED_CLEAN;
-    return boot_id[0] != '\0' && strcmp(boot_id, cas->boot_id) == 0 ? ENDED_KILLED
-                                                                    : ENDED_POWER_CUT;
-}
 
 static int open_part(struct cas *cas, const char *name, int *fd, struct err *err)
 {
@@ -131,15 +71,38 @@ static int remove_upload(struct cas *cas, const char *name, struct err *err)
                                                    : cas_file_errno(err, errno, "empty uploads");
 }
 
+/* Counts what is called NAME in the directory PARENT, and what is in it; the latter up to a bound.
+ */
+static void count_below(struct cas *cas, int parent, const char *name, unsigned depth)
+{
+    struct stat st;
+    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return;
+    cas->fixed += (int64_t)st.st_blocks * 512;
+    cas->others++;
+    int fd = S_ISDIR(st.st_mode) && depth < OTHER_DEPTH_MAX
+                 ? openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                 : -1;
+    DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
+    if (stream == NULL) {
+        if (fd >= 0)
+            (void)close(fd);
+        return;
+    }
+    struct dirent *entry;
+    while (cas->others < OTHERS_MAX && (entry = readdir(stream)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            count_below(cas, fd, entry->d_name, depth + 1);
+    (void)closedir(stream);
+}
+
 /* What lies in cas/ but belongs to nobody counts as well. */
 static int count_other(struct cas *cas, const char *name, struct err *err)
 {
     (void)err;
-    struct stat st;
     if (strcmp(name, CAS_BLOBS) != 0 && strcmp(name, CAS_UPLOADS) != 0 &&
-        strcmp(name, CAS_STATE) != 0 && strcmp(name, STATE_NEW) != 0 &&
-        fstatat(cas->directory.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        cas->fixed += (int64_t)st.st_blocks * 512;
+        strcmp(name, CAS_STATE) != 0 && strcmp(name, CAS_STATE_NEW) != 0)
+        count_below(cas, cas->directory.fd, name, 0);
     return 0;
 }
 
@@ -148,8 +111,23 @@ static void drop_short(struct cas *cas, const char *name, int64_t room)
     cas->broken++;
     log_error("blob-broken", log_str("path", cas->directory.path), log_str("blob", name),
               log_str("reason", "its file has the wrong size"));
-    if (unlinkat(cas->blobs_fd, name, 0) != 0)
+    struct err err;
+    if (cas_file_unlink(cas->blobs_fd, name, &err) != 0)
         cas->fixed += room;
+}
+
+/*
+ * The use counter that a file's time tells. Times in the future are as good as others, but for
+ * those that leave the counter no room to grow: they count as the present.
+ */
+static uint64_t use_of(const struct timespec *time)
+{
+    struct timespec used = *time;
+    if (used.tv_sec < 0)
+        return 0;
+    if (used.tv_sec > used_seconds_max)
+        (void)clock_gettime(CLOCK_REALTIME_COARSE, &used);
+    return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
 }
 
 static int scan_blob(struct cas *cas, const char *name, struct err *err)
@@ -159,7 +137,7 @@ static int scan_blob(struct cas *cas, const char *name, struct err *err)
     if (fstatat(cas->blobs_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT ? 0 : cas_file_errno(err, errno, "look at a blob");
     if (!cas_file_parse(name, &digest) || !S_ISREG(st.st_mode)) {
-        cas->fixed += (int64_t)st.st_blocks * 512;
+        count_below(cas, cas->blobs_fd, name, 0);
         log_warning("cas-unknown-file", log_str("path", cas->directory.path),
                     log_str("name", name));
         return 0;
@@ -172,8 +150,7 @@ static int scan_blob(struct cas *cas, const char *name, struct err *err)
     if (entry == NULL)
         return err_no_memory(err, "the table of blobs");
     entry->room = (int64_t)st.st_blocks * 512;
-    if (st.st_mtim.tv_sec > 0)
-        entry->used = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+    entry->used = use_of(&st.st_mtim);
     entry->state = CAS_THERE;
     cas->used += entry->room;
     cas_table_add(&cas->table, entry);
@@ -215,10 +192,9 @@ static void suspect_all(struct cas *cas)
     cas->suspects = cas->table.count;
     cas->state_outstanding = cas->suspects != 0;
     if (cas->suspects != 0)
-        log_warning(
-            "cas-suspect", log_str("path", cas->directory.path),
-            log_num("blobs-to-verify", (int64_t)cas->suspects),
-            log_str("reason", "it was not closed, and what the kernel had in memory is lost"));
+        log_warning("cas-suspect", log_str("path", cas->directory.path),
+                    log_num("blobs-to-verify", (int64_t)cas->suspects),
+                    log_str("reason", "what was written last may not have reached the disk"));
 }
 
 static int count_fixed(struct cas *cas, struct err *err)
@@ -228,10 +204,25 @@ static int count_fixed(struct cas *cas, struct err *err)
     if (fstatvfs(cas->blobs_fd, &fs) != 0 || fstat(cas->directory.fd, &st) != 0)
         return cas_file_errno(err, errno, "look at the file system");
     cas->block = fs.f_frsize >= 512 ? (int64_t)fs.f_frsize : 512;
-    cas->fixed = (int64_t)st.st_blocks * 512 + STATE_BLOCKS * cas->block;
+    cas->fixed = (int64_t)st.st_blocks * 512 + CAS_STATE_BLOCKS * cas->block;
     int64_t margin = cas->quota >> MARGIN_SHIFT;
     cas->limit = cas->quota - (margin < MARGIN_MAX ? margin : MARGIN_MAX);
     return each_name(cas, cas->directory.fd, count_other, err);
+}
+
+/* The quota keeps the disk from being filled only if the disk is large enough for it. */
+static void compare_with_disk(const struct cas *cas)
+{
+    struct statvfs fs;
+    if (fstatvfs(cas->blobs_fd, &fs) != 0)
+        return;
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (cas->quota <= cas->used || (uint64_t)(cas->quota - cas->used) <= free_bytes)
+        return;
+    log_warning("quota-exceeds-disk", log_str("path", cas->directory.path),
+                log_num("quota", cas->quota), log_num("bytes", cas->used),
+                log_num("disk-free", (int64_t)free_bytes),
+                log_str("answer", "uploads fail once the disk is full: lower the quota"));
 }
 
 /* Reads what is on disk into a zeroed store. */
@@ -242,16 +233,20 @@ static int load(struct cas *cas, struct err *err)
         open_part(cas, CAS_BLOBS, &cas->blobs_fd, err) != 0 || count_fixed(cas, err) != 0 ||
         each_name(cas, cas->blobs_fd, scan_blob, err) != 0 || order_blobs(cas, err) != 0)
         return -(int)err->code;
+    if (cas->others >= OTHERS_MAX)
+        log_warning("cas-others-uncounted", log_str("path", cas->directory.path),
+                    log_num("counted", cas->others));
     cas->used += cas->fixed;
     cas_room_measure(cas);
-    read_boot_id(cas->boot_id, sizeof(cas->boot_id));
-    enum ending ending = read_state(cas);
+    enum cas_ending ending = cas_state_read(cas);
     /* What a killed process wrote is still in the kernel's cache, and not on the disk yet. */
-    if (ending == ENDED_KILLED && cas_disk.syncfs(cas->blobs_fd) != 0) {
-        (void)unlinkat(cas->directory.fd, CAS_STATE, 0);
-        ending = ENDED_POWER_CUT;
+    if (ending == CAS_ENDED_KILLED && cas_disk.syncfs(cas->blobs_fd) != 0) {
+        if (cas_state_remove(cas, err) != 0)
+            log_error("cas-state-failed", log_str("path", cas->directory.path),
+                      log_str("reason", err->msg));
+        ending = CAS_ENDED_POWER_CUT;
     }
-    if (ending == ENDED_POWER_CUT)
+    if (ending == CAS_ENDED_POWER_CUT)
         suspect_all(cas);
     if (cas->fixed > cas->limit)
         return err_set(err, ERR_INVALID,
@@ -262,6 +257,7 @@ static int load(struct cas *cas, struct err *err)
     log_info("cas-open", log_str("path", cas->directory.path),
              log_num("blobs", (int64_t)cas->table.count), log_num("bytes", cas->used),
              log_num("quota", cas->quota));
+    compare_with_disk(cas);
     return cas->state_outstanding ? 0 : cas_state_write(cas, false, err);
 }
 
@@ -271,6 +267,7 @@ static void init_locks(struct cas *cas)
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&cas->lock, NULL);
+    (void)pthread_mutex_init(&cas->state_lock, NULL);
     (void)pthread_cond_init(&cas->changed, &attributes);
     (void)pthread_cond_init(&cas->sync_wanted, &attributes);
     (void)pthread_cond_init(&cas->keeper_wanted, &attributes);
@@ -288,6 +285,7 @@ static void free_cas(struct cas *cas)
     (void)pthread_cond_destroy(&cas->keeper_wanted);
     (void)pthread_cond_destroy(&cas->sync_wanted);
     (void)pthread_cond_destroy(&cas->changed);
+    (void)pthread_mutex_destroy(&cas->state_lock);
     (void)pthread_mutex_destroy(&cas->lock);
     free(cas);
 }
@@ -333,19 +331,29 @@ out:
     return 0;
 }
 
+/* Only what is known to be on the disk is handed on as such. */
+static int close_state(struct cas *cas, struct err *err)
+{
+    if (cas->failures != 0)
+        return cas_state_remove(cas, err);
+    if (cas->state_outstanding)
+        return 0;
+    if (cas_disk.syncfs(cas->blobs_fd) == 0)
+        return cas_state_write(cas, true, err);
+    int rc = cas_file_errno(err, errno, "make blobs durable");
+    struct err ignored;
+    (void)cas_state_remove(cas, &ignored);
+    return rc;
+}
+
 void cas_close(struct cas *cas)
 {
     if (cas == NULL)
         return;
     stop_threads(cas);
     struct err err;
-    if (!cas->state_outstanding) {
-        if (cas_disk.syncfs(cas->blobs_fd) != 0)
-            log_error("cas-close-failed", log_str("path", cas->directory.path),
-                      log_str("reason", strerrorname_np(errno)));
-        else if (cas_state_write(cas, true, &err) != 0)
-            log_error("cas-close-failed", log_str("path", cas->directory.path),
-                      log_str("reason", err.msg));
-    }
+    if (close_state(cas, &err) != 0)
+        log_error("cas-close-failed", log_str("path", cas->directory.path),
+                  log_str("reason", err.msg));
     free_cas(cas);
 }

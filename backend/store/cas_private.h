@@ -4,6 +4,7 @@
 #define ASSETD_STORE_CAS_PRIVATE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -16,6 +17,10 @@
 #define CAS_BLOBS   "blobs"
 #define CAS_UPLOADS "uploads"
 #define CAS_STATE   "state"
+
+/* The state file is written anew beside the old one. */
+#define CAS_STATE_NEW CAS_STATE ".new"
+enum { CAS_STATE_BLOCKS = 2 };
 
 /* One lock guards all that changes. It is never held during a system call on the disk. */
 struct cas {
@@ -38,9 +43,13 @@ struct cas {
     int64_t used;        /* bytes on disk, uploads in flight included */
     int64_t fixed;       /* of these, what is no blob: directories and the store's own files */
     int64_t directories; /* of these, blobs/ and uploads/, which grow */
+    int64_t others;      /* files and folders that were found in the store and are not its own */
     bool evicting;       /* one thread at a time */
+    bool evictions_fail; /* that thread's: the last file could not be removed, which was logged */
     int64_t patience;    /* seconds that an upload waits while everything is in use */
     uint64_t evicted;
+    uint64_t evicted_told; /* of these, how many the log has told of, and when */
+    time_t told_at;        /* CLOCK_MONOTONIC */
     uint64_t broken;
     uint64_t uploads; /* names of uploads */
 
@@ -53,10 +62,11 @@ struct cas {
     uint64_t failures;     /* failed syncs */
     uint64_t failed_at;    /* the use counter at the last of them */
 
-    uint64_t suspects;      /* blobs to verify after a power cut */
-    bool state_outstanding; /* the state file still tells of the power cut */
-    uint64_t recorded;      /* uses up to this one are in the files' times */
-    bool stopping;
+    uint64_t suspects;          /* blobs to verify */
+    pthread_mutex_t state_lock; /* of the state file; taken before the other lock */
+    bool state_outstanding;     /* the state file still makes the next start verify all */
+    uint64_t recorded;          /* uses up to this one are in the files' times */
+    atomic_bool stopping;
     pthread_cond_t keeper_wanted;
     bool has_sync_thread;
     bool has_keeper_thread;
@@ -80,13 +90,16 @@ void cas_renew(struct cas *cas, struct cas_entry *entry);
 
 /*
  * Finds a blob, verifies it if it is suspect, renews and pins it. ERR_NOT_FOUND; ERR_IO if it
- * cannot be verified. The lock must not be held.
+ * cannot be read now, so that nobody knows. The lock must not be held.
  */
 int cas_pin(struct cas *cas, const struct digest *digest, struct cas_entry **entry,
             struct err *err);
 void cas_unpin(struct cas *cas, struct cas_entry *entry);
 
-/* Verifies ENTRY, which is pinned, and is no longer suspect or THERE after that. */
+/*
+ * Verifies ENTRY, which is pinned, and is no longer suspect (0) or THERE (ERR_NOT_FOUND) after
+ * that. ERR_IO: it stays a suspect. ERR_CANCELLED: the store is being closed.
+ */
 int cas_verify(struct cas *cas, struct cas_entry *entry, struct err *err);
 
 /* Drops ENTRY, which is pinned, because of what ERR says. */
@@ -98,8 +111,9 @@ void cas_drop_broken(struct cas *cas, struct cas_entry *entry, const struct err 
 int64_t cas_room_of(const struct cas *cas, int64_t size);
 
 /*
- * Takes ROOM bytes of the quota, and evicts for them. The lock must not be held, as in all that
- * follows but for those that say so.
+ * Takes ROOM bytes of the quota, and evicts for them. ERR_IO: what should have been evicted cannot
+ * be removed, and stays. The lock must not be held, as in all that follows but for those that say
+ * so.
  */
 int cas_room_take(struct cas *cas, int64_t room, struct err *err);
 void cas_room_give(struct cas *cas, int64_t room);
@@ -136,7 +150,18 @@ int cas_keeper_start(struct cas *cas, struct err *err);
 /* Stops it, and records the order of use. */
 void cas_keeper_stop(struct cas *cas);
 
-/* Records in the state file that the store is in use, or was closed with all of it durable. */
+/* cas_state.c. State lock held once there are threads. */
+
+/* What the last one to use the store has left. */
+enum cas_ending { CAS_ENDED_CLEAN, CAS_ENDED_KILLED, CAS_ENDED_POWER_CUT };
+
+/* What the state file tells, by the boot id as well, which is read here. */
+enum cas_ending cas_state_read(struct cas *cas);
+
+/* Records that the store is in use, or was closed with all of it durable. */
 int cas_state_write(struct cas *cas, bool clean, struct err *err);
+
+/* Removes the file, durably: the next start trusts nothing before it has verified it. */
+int cas_state_remove(struct cas *cas, struct err *err);
 
 #endif

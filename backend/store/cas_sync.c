@@ -8,6 +8,21 @@
 #include "base/log.h"
 #include "store/cas_private.h"
 
+/* A kill from here on, or a file that cannot be removed, must not bring back what is dropped. */
+static void remove_state(struct cas *cas)
+{
+    struct err err;
+    cas->state_outstanding = true;
+    (void)pthread_mutex_unlock(&cas->lock);
+    (void)pthread_mutex_lock(&cas->state_lock);
+    int rc = cas_state_remove(cas, &err);
+    (void)pthread_mutex_unlock(&cas->state_lock);
+    if (rc != 0)
+        log_error("cas-state-failed", log_str("path", cas->directory.path),
+                  log_str("reason", err.msg));
+    (void)pthread_mutex_lock(&cas->lock);
+}
+
 /*
  * After a failed sync the kernel may call pages clean that never reached the disk, so that a second
  * one would succeed: what was not durable before leaves the store. Lock held; released meanwhile.
@@ -27,6 +42,7 @@ static void distrust(struct cas *cas)
         cas_leave(cas, entry, &list);
     }
     cas->newest_epoch = 0;
+    remove_state(cas);
     cas_unlink(cas, list);
     log_error("cas-sync-failed", log_str("path", cas->directory.path),
               log_num("dropped-blobs", (int64_t)blobs));

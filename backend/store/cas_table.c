@@ -10,6 +10,9 @@ enum { BUCKETS_MIN = 1024 };
 
 int cas_table_init(struct cas_table *table, struct err *err)
 {
+    int rc = digest_keys_init(&table->keys, err);
+    if (rc != 0)
+        return rc;
     table->buckets = calloc(BUCKETS_MIN, sizeof(struct cas_entry *));
     if (table->buckets == NULL)
         return err_no_memory(err, "the table of blobs");
@@ -52,18 +55,23 @@ void cas_entry_digest(const struct cas_entry *entry, struct digest *digest)
     memcpy(digest->hash, entry->hash, digest_hash_size(entry->function));
 }
 
-/* Hashes are evenly spread already: a few of their bytes are as good as all. */
-static struct cas_entry **bucket_of(const struct cas_table *table, const uint8_t *hash)
+static struct cas_entry **bucket_of(const struct cas_table *table, const uint8_t *hash,
+                                    size_t hash_size, int64_t size)
 {
-    uint64_t number;
-    memcpy(&number, hash, sizeof(number));
+    size_t number = digest_keys_hash(&table->keys, hash, hash_size, size);
     return &table->buckets[number & (table->bucket_count - 1)];
+}
+
+static struct cas_entry **bucket_of_entry(const struct cas_table *table,
+                                          const struct cas_entry *entry)
+{
+    return bucket_of(table, entry->hash, digest_hash_size(entry->function), entry->size);
 }
 
 struct cas_entry *cas_table_find(const struct cas_table *table, const struct digest *digest)
 {
     size_t hash_size = digest_hash_size(digest->function);
-    struct cas_entry *entry = *bucket_of(table, digest->hash);
+    struct cas_entry *entry = *bucket_of(table, digest->hash, hash_size, digest->size);
     while (entry != NULL && (entry->size != digest->size || entry->function != digest->function ||
                              memcmp(entry->hash, digest->hash, hash_size) != 0))
         entry = entry->chain;
@@ -73,7 +81,7 @@ struct cas_entry *cas_table_find(const struct cas_table *table, const struct dig
 /* Without memory for more buckets the table works on, with longer chains. */
 static void grow(struct cas_table *table)
 {
-    struct cas_table larger = {.bucket_count = table->bucket_count * 2};
+    struct cas_table larger = {.bucket_count = table->bucket_count * 2, .keys = table->keys};
     larger.buckets = calloc(larger.bucket_count, sizeof(struct cas_entry *));
     if (larger.buckets == NULL)
         return;
@@ -81,7 +89,7 @@ static void grow(struct cas_table *table)
         struct cas_entry *entry = table->buckets[i];
         while (entry != NULL) {
             struct cas_entry *next = entry->chain;
-            struct cas_entry **bucket = bucket_of(&larger, entry->hash);
+            struct cas_entry **bucket = bucket_of_entry(&larger, entry);
             entry->chain = *bucket;
             *bucket = entry;
             entry = next;
@@ -96,7 +104,7 @@ void cas_table_add(struct cas_table *table, struct cas_entry *entry)
 {
     if (table->count == table->bucket_count)
         grow(table);
-    struct cas_entry **bucket = bucket_of(table, entry->hash);
+    struct cas_entry **bucket = bucket_of_entry(table, entry);
     entry->chain = *bucket;
     *bucket = entry;
     table->count++;
@@ -104,7 +112,7 @@ void cas_table_add(struct cas_table *table, struct cas_entry *entry)
 
 void cas_table_remove(struct cas_table *table, struct cas_entry *entry)
 {
-    struct cas_entry **link = bucket_of(table, entry->hash);
+    struct cas_entry **link = bucket_of_entry(table, entry);
     while (*link != entry)
         link = &(*link)->chain;
     *link = entry->chain;
@@ -136,4 +144,21 @@ void cas_table_unlist(struct cas_table *table, struct cas_entry *entry)
         table->newest = entry->older;
     entry->older = NULL;
     entry->newer = NULL;
+}
+
+void cas_table_relist(struct cas_table *table, struct cas_entry *entry)
+{
+    struct cas_entry *newer = table->oldest;
+    while (newer != NULL && newer->used < entry->used)
+        newer = newer->newer;
+    entry->newer = newer;
+    entry->older = newer != NULL ? newer->older : table->newest;
+    if (entry->older != NULL)
+        entry->older->newer = entry;
+    else
+        table->oldest = entry;
+    if (newer != NULL)
+        newer->older = entry;
+    else
+        table->newest = entry;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/digest.h"
+#include "base/digest_set.h"
 #include "base/err.h"
 
 /*
@@ -32,7 +33,7 @@ struct cas_entry {
     uint32_t pins;           /* who works with its file; it is not evicted meanwhile */
     enum digest_function function;
     enum cas_state state;
-    bool suspect; /* its checksums must be verified before anybody sees it */
+    bool suspect; /* its bytes must be verified before anybody sees it */
     bool stuck;   /* its file could not be unlinked */
     uint8_t hash[];
 };
@@ -44,6 +45,7 @@ struct cas_table {
     size_t count;
     struct cas_entry *oldest;
     struct cas_entry *newest;
+    struct digest_keys keys;
 };
 
 int cas_table_init(struct cas_table *table, struct err *err);
@@ -67,5 +69,11 @@ void cas_table_remove(struct cas_table *table, struct cas_entry *entry);
 /* Puts ENTRY into the order of use as the newest; USED is larger than that of all others. */
 void cas_table_list(struct cas_table *table, struct cas_entry *entry, uint64_t used);
 void cas_table_unlist(struct cas_table *table, struct cas_entry *entry);
+
+/*
+ * Puts ENTRY, which was taken out, back to where its last use has it. Meant for one of the oldest,
+ * as the place is looked for from there.
+ */
+void cas_table_relist(struct cas_table *table, struct cas_entry *entry);
 
 #endif

@@ -115,7 +115,8 @@ static int open_writer(struct cas *cas, const struct digest *digest, bool verify
     }
     if (rc == 0 && digest->size != 0) {
         rc = cas_pin(cas, digest, &writer->existing, err);
-        if (rc == -ERR_NOT_FOUND)
+        /* One that cannot be read is replaced. */
+        if (rc == -ERR_NOT_FOUND || rc == -ERR_IO)
             rc = begin_upload(writer, err);
     }
     if (rc != 0) {
@@ -223,12 +224,23 @@ static int finish_file(struct cas_writer *writer, int64_t *room, struct err *err
     return 0;
 }
 
-/* Waits until nobody works on DIGEST, and finds it if it is there then, or NULL. Lock held. */
+/*
+ * Waits until nobody works on DIGEST, and finds it if it is there then, or NULL. A suspect, which
+ * could not be read when the upload began, makes place. Lock held; released meanwhile.
+ */
 static struct cas_entry *find_settled(struct cas *cas, const struct digest *digest)
 {
     struct cas_entry *entry;
-    while ((entry = cas_table_find(&cas->table, digest)) != NULL && entry->state != CAS_THERE)
-        (void)cas_wait(cas, NULL);
+    while ((entry = cas_table_find(&cas->table, digest)) != NULL &&
+           (entry->state != CAS_THERE || entry->suspect)) {
+        struct cas_entry *list = NULL;
+        if (entry->state == CAS_THERE) {
+            cas_leave(cas, entry, &list);
+            cas_unlink(cas, list);
+        } else {
+            (void)cas_wait(cas, NULL);
+        }
+    }
     return entry;
 }
 
@@ -325,11 +337,12 @@ void cas_writer_abort(struct cas_writer *writer)
         (void)close(writer->fd);
     if (writer->name[0] != '\0')
         cas_room_measure(cas);
-    if (writer->name[0] != '\0' && unlinkat(cas->uploads_fd, writer->name, 0) != 0) {
+    struct err err;
+    if (writer->name[0] != '\0' && cas_file_unlink(cas->uploads_fd, writer->name, &err) != 0) {
         /* It goes on to count, until the next start. */
         writer->room = 0;
         log_error("cas-unlink-failed", log_str("path", cas->directory.path),
-                  log_str("upload", writer->name), log_str("reason", strerrorname_np(errno)));
+                  log_str("upload", writer->name), log_str("reason", err.msg));
     }
     if (writer->room != 0)
         cas_room_give(cas, writer->room);

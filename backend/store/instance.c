@@ -271,6 +271,8 @@ static void check_push(struct job *job)
     struct instance_push *push =
         (struct instance_push *)((char *)job - offsetof(struct instance_push, job));
     struct err err;
+    /* Not before: what a push holds while it waits for a worker could keep the workers waiting. */
+    cas_hold_begin(push->instance->cas, &push->hold);
     int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, &push->hold, tree_check,
                          &push->missing, &err);
     if (rc != 0) {
@@ -289,7 +291,6 @@ void instance_push(struct instance *instance, struct instance_push *push)
         write_index(push);
         return;
     }
-    cas_hold_begin(instance->cas, &push->hold);
     push->job.run = check_push;
     pool_submit(instance->workers, &push->job);
 }

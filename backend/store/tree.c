@@ -6,97 +6,56 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest_set.h"
 #include "store/tree_private.h"
 
-/* Bounds of one check: bytes of a Directory message, directories, missing digests told apart. */
-enum { DIRECTORY_SIZE_MAX = 64 << 20, DIRECTORIES_MAX = 1 << 19, ABSENT_MAX = 1 << 16 };
+/* Bounds of one check: bytes of a Directory message, missing digests told apart. */
+enum { DIRECTORY_SIZE_MAX = 64 << 20, ABSENT_MAX = 1 << 16 };
 
-/* Digests that are looked up at once. */
-enum { BATCH = 64 };
+/* Digests that are looked up at once, and in all where that must not take long. */
+enum { BATCH = 64, NOWAIT_MAX = 4096 };
 
-/* Distinct digests in the order in which they came. */
-struct digest_set {
-    struct member {
-        struct digest digest;
-        size_t root; /* the member below which it was found first, or itself */
-    } * members;
-    uint32_t *slots; /* open addressing: index of a member and 1, or 0 */
-    size_t count;
-    size_t capacity; /* of members; there are twice as many slots */
-};
+/* The root of what is asked for itself. */
+#define NO_ROOT SIZE_MAX
 
 struct walk {
     struct tree_cache *cache;
     struct cas_hold *hold;
     bool nowait;
-    bool unknown;                  /* something would have to be read */
+    size_t looked_up;
+    bool is_over;                  /* without waiting: enough is known, or too much to look up */
+    bool unknown;                  /* something would have to be read, or cannot be */
     struct digest_set directories; /* found; those in front have been looked into */
+    size_t *roots; /* of directories: the one below which it was found first, or itself */
+    size_t root_capacity;
     struct digest_set absent;
     struct tree_missing *missing;
 };
 
-static void set_fini(struct digest_set *set)
+static int walk_init(struct walk *walk, struct err *err)
 {
-    free(set->members);
-    free(set->slots);
+    int rc = digest_set_init(&walk->directories, err);
+    return rc == 0 ? digest_set_init(&walk->absent, err) : rc;
 }
 
-static uint32_t *slot_of(const struct digest_set *set, const struct digest *digest)
+static void walk_fini(struct walk *walk)
 {
-    uint64_t number;
-    memcpy(&number, digest->hash, sizeof(number));
-    size_t mask = 2 * set->capacity - 1;
-    size_t slot = number & mask;
-    while (set->slots[slot] != 0 &&
-           !digest_equal(&set->members[set->slots[slot] - 1].digest, digest))
-        slot = (slot + 1) & mask;
-    return &set->slots[slot];
-}
-
-static int set_grow(struct digest_set *set, struct err *err)
-{
-    size_t capacity = set->capacity == 0 ? 64 : 2 * set->capacity;
-    struct member *members = realloc(set->members, capacity * sizeof(*members));
-    if (members == NULL)
-        return err_no_memory(err, "the check of a tree");
-    set->members = members;
-    uint32_t *slots = calloc(2 * capacity, sizeof(*slots));
-    if (slots == NULL)
-        return err_no_memory(err, "the check of a tree");
-    free(set->slots);
-    set->slots = slots;
-    set->capacity = capacity;
-    for (size_t i = 0; i < set->count; i++)
-        *slot_of(set, &members[i].digest) = (uint32_t)i + 1;
-    return 0;
-}
-
-/* Adds DIGEST unless it is there; ADDED tells which. ROOT SIZE_MAX: itself. */
-static int set_add(struct digest_set *set, const struct digest *digest, size_t root, bool *added,
-                   struct err *err)
-{
-    if (set->count == set->capacity && set_grow(set, err) != 0)
-        return -(int)err->code;
-    uint32_t *slot = slot_of(set, digest);
-    *added = *slot == 0;
-    if (!*added)
-        return 0;
-    set->members[set->count].digest = *digest;
-    set->members[set->count].root = root != SIZE_MAX ? root : set->count;
-    *slot = (uint32_t)++set->count;
-    return 0;
+    digest_set_fini(&walk->directories);
+    digest_set_fini(&walk->absent);
+    free(walk->roots);
 }
 
 static int note_missing(struct walk *walk, const struct digest *digest, size_t root,
                         struct err *err)
 {
     bool added = true;
-    if (walk->absent.count < ABSENT_MAX && set_add(&walk->absent, digest, root, &added, err) != 0)
+    if (walk->absent.count < ABSENT_MAX && digest_set_add(&walk->absent, digest, &added, err) != 0)
         return -(int)err->code;
     if (!added)
         return 0;
-    if (root != SIZE_MAX)
-        tree_cache_set_missing(walk->cache, &walk->directories.members[root].digest, digest);
+    walk->is_over = walk->nowait;
+    if (root != NO_ROOT)
+        tree_cache_set_missing(walk->cache, &walk->directories.digests[root], digest);
     if (walk->missing->count < TREE_MISSING_MAX)
         walk->missing->digests[walk->missing->count] = *digest;
     walk->missing->count++;
@@ -106,13 +65,25 @@ static int note_missing(struct walk *walk, const struct digest *digest, size_t r
 static int note_directory(struct walk *walk, const struct digest *digest, size_t root,
                           struct err *err)
 {
+    struct digest_set *set = &walk->directories;
     bool added;
     if (digest_is_empty(digest))
         return 0;
-    if (set_add(&walk->directories, digest, root, &added, err) != 0)
+    if (digest_set_add(set, digest, &added, err) != 0)
         return -(int)err->code;
-    if (walk->directories.count > DIRECTORIES_MAX)
-        return err_set(err, ERR_INVALID, "a tree has more than %d directories", DIRECTORIES_MAX);
+    if (!added)
+        return 0;
+    if (set->count > TREE_DIRECTORIES_MAX)
+        return err_set(err, ERR_INVALID, "a tree has more than %d directories",
+                       TREE_DIRECTORIES_MAX);
+    if (walk->root_capacity < set->capacity) {
+        size_t *roots = realloc(walk->roots, set->capacity * sizeof(*roots));
+        if (roots == NULL)
+            return err_no_memory(err, "the check of a tree");
+        walk->roots = roots;
+        walk->root_capacity = set->capacity;
+    }
+    walk->roots[set->count - 1] = root != NO_ROOT ? root : set->count - 1;
     return 0;
 }
 
@@ -121,16 +92,18 @@ static int look_up(struct walk *walk, const struct digest *digests, size_t count
                    bool are_directories, size_t root, struct err *err)
 {
     enum cas_presence presence[BATCH];
-    bool present[BATCH];
     assert(count <= BATCH);
     struct cas *cas = tree_cache_cas(walk->cache);
-    if (walk->nowait) {
-        cas_find_nowait(cas, walk->hold, digests, count, presence);
-    } else {
-        cas_find(cas, walk->hold, digests, count, present);
-        for (size_t i = 0; i < count; i++)
-            presence[i] = present[i] ? CAS_PRESENT : CAS_ABSENT;
+    walk->looked_up += count;
+    if (walk->nowait && walk->looked_up > NOWAIT_MAX) {
+        walk->unknown = true;
+        walk->is_over = true;
+        return 0;
     }
+    if (walk->nowait)
+        cas_find_nowait(cas, walk->hold, digests, count, presence);
+    else
+        cas_find_verified(cas, walk->hold, digests, count, presence);
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++) {
         if (presence[i] == CAS_UNVERIFIED)
@@ -147,9 +120,9 @@ static int look_up_all(struct walk *walk, const struct digest *digests, size_t c
                        bool are_directories, struct err *err)
 {
     int rc = 0;
-    for (size_t done = 0; done < count && rc == 0; done += BATCH) {
+    for (size_t done = 0; done < count && rc == 0 && !walk->is_over; done += BATCH) {
         size_t take = count - done < BATCH ? count - done : BATCH;
-        rc = look_up(walk, digests + done, take, are_directories, SIZE_MAX, err);
+        rc = look_up(walk, digests + done, take, are_directories, NO_ROOT, err);
     }
     return rc;
 }
@@ -160,7 +133,7 @@ static int look_up_children(struct walk *walk, const struct tree_directory *dire
     struct digest batch[BATCH];
     size_t count = directory->directory_count + directory->file_count;
     int rc = 0;
-    for (size_t i = 0; i < count && rc == 0;) {
+    for (size_t i = 0; i < count && rc == 0 && !walk->is_over;) {
         bool are_directories = i < directory->directory_count;
         size_t end = are_directories ? directory->directory_count : count;
         size_t filled = 0;
@@ -251,8 +224,8 @@ static int read_directory(struct walk *walk, const struct digest *digest, size_t
 static int look_into(struct walk *walk, size_t index, struct err *err)
 {
     /* The set moves when it grows. */
-    struct digest digest = walk->directories.members[index].digest;
-    size_t root = walk->directories.members[index].root;
+    struct digest digest = walk->directories.digests[index];
+    size_t root = walk->roots[index];
     struct tree_directory *directory = tree_cache_get(walk->cache, &digest);
     if (directory == NULL && walk->nowait) {
         walk->unknown = true;
@@ -275,10 +248,10 @@ static int look_into(struct walk *walk, size_t index, struct err *err)
 static int look_at_known_missing(struct walk *walk, struct err *err)
 {
     int rc = 0;
-    for (size_t i = 0; i < walk->directories.count && rc == 0; i++) {
+    for (size_t i = 0; i < walk->directories.count && rc == 0 && !walk->is_over; i++) {
         struct digest missing;
         enum cas_presence presence;
-        if (!tree_cache_missing(walk->cache, &walk->directories.members[i].digest, &missing))
+        if (!tree_cache_missing(walk->cache, &walk->directories.digests[i], &missing))
             continue;
         cas_find_nowait(tree_cache_cas(walk->cache), walk->hold, &missing, 1, &presence);
         if (presence == CAS_ABSENT)
@@ -294,7 +267,9 @@ static int conclude(const struct walk *walk, struct err *err)
         return err_set(err, ERR_PRECONDITION, "%zu blobs are missing, the first is %s",
                        walk->missing->count, digest_text(&walk->missing->digests[0], text));
     if (walk->unknown)
-        return err_set(err, ERR_UNAVAILABLE, "not all of the tree is remembered");
+        return err_set(err, ERR_UNAVAILABLE,
+                       walk->nowait ? "not all of the tree is remembered"
+                                    : "content cannot be read right now");
     return 0;
 }
 
@@ -302,17 +277,17 @@ static int check(struct walk *walk, const struct digest *blobs, size_t blob_coun
                  const struct digest *directories, size_t directory_count, struct err *err)
 {
     walk->missing->count = 0;
-    int rc = look_up_all(walk, blobs, blob_count, false, err);
+    int rc = walk_init(walk, err);
+    if (rc == 0)
+        rc = look_up_all(walk, blobs, blob_count, false, err);
     if (rc == 0)
         rc = look_up_all(walk, directories, directory_count, true, err);
     if (rc == 0 && walk->nowait)
         rc = look_at_known_missing(walk, err);
-    /* Without blocking one missing digest is answer enough; else all of them are wanted. */
-    for (size_t i = 0; rc == 0 && i < walk->directories.count; i++)
-        if (!walk->nowait || walk->missing->count == 0)
-            rc = look_into(walk, i, err);
-    set_fini(&walk->directories);
-    set_fini(&walk->absent);
+    /* Without waiting one missing digest is answer enough; else all of them are wanted. */
+    for (size_t i = 0; rc == 0 && i < walk->directories.count && !walk->is_over; i++)
+        rc = look_into(walk, i, err);
+    walk_fini(walk);
     return rc == 0 ? conclude(walk, err) : rc;
 }
 

@@ -19,6 +19,9 @@ struct tree_cache;
 int tree_cache_new(struct cas *cas, size_t limit, struct tree_cache **cache, struct err *err);
 void tree_cache_free(struct tree_cache *cache);
 
+/* Distinct directories of one tree, or of those that are checked together. */
+enum { TREE_DIRECTORIES_MAX = 1 << 19 };
+
 /*
  * The first digests that were found missing, and how many distinct ones there are as far as is
  * known: what a missing directory names is not.
@@ -33,8 +36,9 @@ struct tree_missing {
  * Checks that each of BLOBS is there, and each of DIRECTORIES with all below it, each distinct
  * directory once, and renews the life of all of it under HOLD. ERR_PRECONDITION: some are missing,
  * see MISSING. ERR_INVALID: a directory is no Directory message, or larger than one may
- * be; its digest is in the message. The empty directory is always there. Blocks on the disk unless
- * all is remembered.
+ * be; its digest is in the message; or there are too many. ERR_UNAVAILABLE: nothing is known to be
+ * missing, but some cannot be read at present. The empty directory is always there. Blocks on the
+ * disk unless all is remembered.
  */
 int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct digest *blobs,
                size_t blob_count, const struct digest *directories, size_t directory_count,
@@ -42,7 +46,8 @@ int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct dig
 
 /*
  * The same without touching the disk, and only until something is found missing: then MISSING has
- * at least one digest, not all. ERR_UNAVAILABLE: not all of it is remembered; ask tree_check.
+ * at least one digest, not all. ERR_UNAVAILABLE: not all of it is remembered, or it is more than
+ * can be looked up in some milliseconds; ask tree_check.
  */
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct digest *blobs, size_t blob_count,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest_set.h"
 #include "store/tree_private.h"
 
 enum { BUCKETS = 1 << 14 };
@@ -18,6 +19,7 @@ struct tree_cache {
     size_t bytes;
     struct tree_directory *oldest;
     struct tree_directory *newest;
+    struct digest_keys keys;
     struct tree_directory *buckets[BUCKETS];
 };
 
@@ -26,6 +28,11 @@ int tree_cache_new(struct cas *cas, size_t limit, struct tree_cache **out, struc
     struct tree_cache *cache = calloc(1, sizeof(*cache));
     if (cache == NULL)
         return err_no_memory(err, "what is known of trees");
+    int rc = digest_keys_init(&cache->keys, err);
+    if (rc != 0) {
+        free(cache);
+        return rc;
+    }
     cache->cas = cas;
     /* The buckets count as well. */
     cache->limit = limit > sizeof(*cache) ? limit - sizeof(*cache) : 0;
@@ -94,9 +101,9 @@ void tree_directory_child(const struct tree_directory *directory, size_t index,
 
 static struct tree_directory **bucket_of(struct tree_cache *cache, const struct digest *digest)
 {
-    uint64_t number;
-    memcpy(&number, digest->hash, sizeof(number));
-    return &cache->buckets[number % BUCKETS];
+    size_t hash_size = digest_hash_size(digest->function);
+    return &cache->buckets[digest_keys_hash(&cache->keys, digest->hash, hash_size, digest->size) %
+                           BUCKETS];
 }
 
 static struct tree_directory *find(struct tree_cache *cache, const struct digest *digest)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* cmocka needs those above. */
 #include <cmocka.h>
 
@@ -16,6 +17,7 @@ static const char *const readers[] = {"ci", "alice"};
 static const char *const narrow[] = {"", "small"};
 
 static char folder[] = "/tmp/assetd-test-XXXXXX";
+static pid_t folder_owner; /* 0 while there is none */
 static char paths[FAKE_INSTANCES][sizeof(folder) + 2];
 static struct conf_instance instances[FAKE_INSTANCES];
 static struct conf conf = {.instances = instances, .instance_count = FAKE_INSTANCES};
@@ -46,11 +48,33 @@ static void configure(unsigned index, const char *name)
     };
 }
 
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *position)
+{
+    (void)status, (void)type, (void)position;
+    return remove(path);
+}
+
+static int remove_folder(void)
+{
+    int rc = nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    folder_owner = 0;
+    return rc;
+}
+
+/* For a set-up that fails, or a test that ends the program. */
+static void remove_folder_at_exit(void)
+{
+    if (folder_owner == getpid())
+        (void)remove_folder();
+}
+
 int fake_services_set_up(void **state)
 {
     (void)state;
     struct err err;
     assert_non_null(mkdtemp(folder));
+    folder_owner = getpid();
+    assert_int_equal(atexit(remove_folder_at_exit), 0);
     arena_init(&blobs);
     configure(FAKE_MAIN, "");
     configure(FAKE_KERNEL, "team/kernel");
@@ -70,19 +94,13 @@ int fake_services_set_up(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *position)
-{
-    (void)status, (void)type, (void)position;
-    return remove(path);
-}
-
 int fake_services_tear_down(void **state)
 {
     (void)state;
     instances_close(fake_services.instances);
     pool_free(fake_services.workers);
     arena_fini(&blobs);
-    return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return remove_folder();
 }
 
 const struct method *fake_method(const char *name)

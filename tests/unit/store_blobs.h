@@ -126,6 +126,17 @@ static inline char *blob_path(const struct digest *digest, char path[PATH_MAX])
     return path;
 }
 
+/* What the state file says. Returns TEXT. */
+static inline char *state_of(const struct scratch *scratch, char text[128])
+{
+    char path[PATH_MAX];
+    FILE *file = fopen(scratch_path(scratch, "cas/state", path), "r");
+    assert_non_null(file);
+    assert_non_null(fgets(text, 128, file));
+    (void)fclose(file);
+    return text;
+}
+
 static inline struct cas_stats stats_of(struct cas *cas)
 {
     struct cas_stats stats;

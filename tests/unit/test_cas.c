@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include "store/cas_file.h"
+#include "store/cas_table.h"
 #include "store_blobs.h"
 
 static int open_store(void **state)
@@ -314,6 +316,49 @@ static void test_a_short_or_lost_or_swapped_file_ends_the_blob(void **state)
     assert_int_equal(get_blob(store->cas, 100000, 1), ERR_NOT_FOUND);
 }
 
+static void test_an_upload_whose_file_is_gone_gives_its_room_back(void **state)
+{
+    struct store *store = *state;
+    struct digest digest;
+    struct cas_writer *writer;
+    struct err err;
+    char path[PATH_MAX];
+    uint64_t before = stats_of(store->cas).bytes;
+    free(make_blob(MIB, 5, &digest));
+    assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
+    assert_int_equal(unlink(scratch_path(&store->scratch, "cas/uploads/0", path)), 0);
+    cas_writer_abort(writer);
+    assert_int_equal(stats_of(store->cas).bytes, before);
+}
+
+/* Of those who can store, some may choose what: not to the cost of the others. */
+static void test_hashes_that_begin_alike_are_spread(void **state)
+{
+    enum { COUNT = 4096, LONGEST = 64 };
+    (void)state;
+    struct cas_table table = {.buckets = NULL};
+    struct digest digest = {.function = DIGEST_SHA256, .size = 1};
+    struct err err;
+    uint64_t random = 1;
+    assert_int_equal(cas_table_init(&table, &err), 0);
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t k = 8; k < 32; k += 8) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            memcpy(digest.hash + k, &random, 8);
+        }
+        assert_null(cas_table_find(&table, &digest));
+        cas_table_add(&table, cas_entry_new(&digest));
+        assert_non_null(cas_table_find(&table, &digest));
+    }
+    for (size_t i = 0; i < table.bucket_count; i++) {
+        unsigned length = 0;
+        for (const struct cas_entry *entry = table.buckets[i]; entry != NULL; entry = entry->chain)
+            length++;
+        assert_true(length < LONGEST);
+    }
+    cas_table_fini(&table);
+}
+
 /* Failing disks. */
 
 static atomic_int fail_reads;
@@ -375,6 +420,67 @@ static void test_a_failing_disk_is_an_error_of_the_call(void **state)
     struct err err;
     assert_int_equal(cas_delete(store->cas, &digest, &err), 0);
     assert_int_equal(stats_of(store->cas).bytes, before);
+}
+
+static enum cas_presence presence_of(struct cas *cas, const struct digest *digest)
+{
+    enum cas_presence presence;
+    cas_find_nowait(cas, NULL, digest, 1, &presence);
+    return presence;
+}
+
+static void test_what_cannot_be_read_is_not_offered(void **state)
+{
+    struct store *store = *state;
+    struct digest digest;
+    struct cas_reader *reader;
+    struct err err;
+    enum cas_presence presence;
+    uint8_t buffer[1000];
+    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
+    uint64_t bytes = stats_of(store->cas).bytes;
+    atomic_store(&fail_reads, 1);
+    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
+    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_IO);
+    assert_int_equal(presence_of(store->cas, &digest), CAS_UNVERIFIED);
+    cas_find_verified(store->cas, NULL, &digest, 1, &presence);
+    assert_int_equal(presence, CAS_UNVERIFIED);
+    assert_false(is_there(store->cas, &digest));
+    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_IO);
+    /* It is still in the store, and found when the disk is well again. */
+    assert_int_equal(stats_of(store->cas).blobs, 1);
+    assert_int_equal(stats_of(store->cas).broken, 0);
+    atomic_store(&fail_reads, 0);
+    assert_true(is_there(store->cas, &digest));
+    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
+    /* If it is not, an upload takes its place, though somebody has it open. */
+    assert_int_equal(cas_reader_open(store->cas, &digest, &reader, &err), 0);
+    atomic_store(&fail_reads, 1);
+    assert_int_equal(cas_reader_read(reader, 0, buffer, 1000, &err), -ERR_IO);
+    assert_false(is_there(store->cas, &digest));
+    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
+    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
+    cas_reader_close(reader);
+    assert_int_equal(stats_of(store->cas).blobs, 1);
+    assert_int_equal(stats_of(store->cas).bytes, bytes);
+    atomic_store(&fail_reads, 0);
+    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_OK);
+}
+
+static void test_no_file_descriptor_says_nothing_of_a_blob(void **state)
+{
+    struct store *store = *state;
+    struct digest digest;
+    struct rlimit before;
+    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    enum err_code code = get_blob(store->cas, 1000, 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(code, ERR_IO);
+    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
+    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_OK);
 }
 
 static void test_a_full_disk_costs_one_upload(void **state)
@@ -465,6 +571,13 @@ int main(void)
                                         open_store, store_teardown),
         cmocka_unit_test_setup_teardown(test_a_failing_disk_is_an_error_of_the_call,
                                         open_failing_store, close_failing_store),
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_read_is_not_offered, open_failing_store,
+                                        close_failing_store),
+        cmocka_unit_test_setup_teardown(test_no_file_descriptor_says_nothing_of_a_blob, open_store,
+                                        store_teardown),
+        cmocka_unit_test_setup_teardown(test_an_upload_whose_file_is_gone_gives_its_room_back,
+                                        open_store, store_teardown),
+        cmocka_unit_test(test_hashes_that_begin_alike_are_spread),
         cmocka_unit_test_setup_teardown(test_a_full_disk_costs_one_upload, open_failing_store,
                                         close_failing_store),
         cmocka_unit_test_setup_teardown(test_threads_on_the_same_blobs, open_store, store_teardown),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a CAS keeps over a stop, a kill, a power cut and a failed sync. */
+/* What a CAS keeps over a stop, a kill and a power cut. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -115,16 +115,6 @@ static ssize_t slow_pread(int fd, void *buffer, size_t size, off_t offset)
     return pread(fd, buffer, size, offset);
 }
 
-static char *state_of(const struct store *store, char text[128])
-{
-    char path[PATH_MAX];
-    FILE *file = fopen(scratch_path(&store->scratch, "cas/state", path), "r");
-    assert_non_null(file);
-    assert_non_null(fgets(text, 128, file));
-    (void)fclose(file);
-    return text;
-}
-
 static void test_after_a_power_cut_blobs_are_verified_first(void **state)
 {
     struct store *store = *state;
@@ -145,7 +135,7 @@ static void test_after_a_power_cut_blobs_are_verified_first(void **state)
     cas_find_nowait(store->cas, NULL, digests, 4, presence);
     for (size_t i = 0; i < 4; i++)
         assert_int_equal(presence[i], CAS_UNVERIFIED);
-    assert_string_equal(state_of(store, text), "another-boot running\n");
+    assert_string_equal(state_of(&store->scratch, text), "another-boot running\n");
     atomic_store(&stop_reads, 0);
     cas_find(store->cas, NULL, digests, 4, present);
     assert_true(present[0]);
@@ -172,18 +162,18 @@ static void test_suspects_are_verified_in_the_background(void **state)
     free(make_blob(100000, 2, &digest));
     scratch_flip(&store->scratch, blob_path(&digest, path), 0);
     store_open(store, QUOTA);
-    while (strcmp(state_of(store, text), "another-boot running\n") == 0)
+    while (strcmp(state_of(&store->scratch, text), "another-boot running\n") == 0)
         (void)usleep(1000);
     assert_int_equal(suspects(store->cas), 0);
     assert_false(scratch_exists(&store->scratch, path));
     assert_int_equal(stats_of(store->cas).blobs, 3);
     store_close(store);
-    assert_non_null(strstr(state_of(store, text), " clean\n"));
+    assert_non_null(strstr(state_of(&store->scratch, text), " clean\n"));
     /* After a clean stop another boot is no power cut. */
     scratch_write(&store->scratch, "cas/state", "another-boot clean\n");
     store_open(store, QUOTA);
     assert_int_equal(suspects(store->cas), 0);
-    assert_non_null(strstr(state_of(store, text), " running\n"));
+    assert_non_null(strstr(state_of(&store->scratch, text), " running\n"));
     store_close(store);
     /* Without any record nothing is trusted. */
     scratch_write(&store->scratch, "cas/state", "");
@@ -196,152 +186,98 @@ static void test_suspects_are_verified_in_the_background(void **state)
     cas_disk.pread = pread;
 }
 
-/* Durability. */
+static atomic_uint reads;
+static _Atomic(struct cas *) closing;
 
-static atomic_int syncs;
-static atomic_int fail_syncs;
-static atomic_int block_syncs;
-
-static int counting_syncfs(int fd)
+/* Goes on when the store is being closed. */
+static ssize_t waiting_pread(int fd, void *buffer, size_t size, off_t offset)
 {
-    atomic_fetch_add(&syncs, 1);
-    while (atomic_load(&block_syncs) != 0)
+    struct cas *cas;
+    atomic_fetch_add(&reads, 1);
+    while ((cas = atomic_load(&closing)) == NULL || !atomic_load(&cas->stopping))
         (void)usleep(1000);
-    if (atomic_load(&fail_syncs) != 0) {
-        errno = EIO;
-        return -1;
-    }
-    return syncfs(fd);
+    return pread(fd, buffer, size, offset);
 }
 
-static int sync_setup(void **state)
-{
-    atomic_store(&syncs, 0);
-    atomic_store(&fail_syncs, 0);
-    atomic_store(&block_syncs, 0);
-    cas_disk.syncfs = counting_syncfs;
-    (void)store_setup(state);
-    store_open(*state, QUOTA);
-    return 0;
-}
-
-static int sync_teardown(void **state)
-{
-    int rc = store_teardown(state);
-    cas_disk.syncfs = syncfs;
-    return rc;
-}
-
-struct waiter {
-    struct cas_sync sync; /* first, so that it is the waiter */
-    atomic_int done;
-    enum err_code code;
-};
-
-static void note_done(struct cas_sync *sync, const struct err *err)
-{
-    struct waiter *waiter = (struct waiter *)sync;
-    waiter->code = err != NULL ? err->code : ERR_OK;
-    atomic_store(&waiter->done, 1);
-}
-
-static void begin_sync(struct cas *cas, struct cas_hold *hold, struct waiter *waiter)
-{
-    waiter->sync = (struct cas_sync){.hold = hold, .done = note_done};
-    atomic_store(&waiter->done, 0);
-    cas_sync(cas, &waiter->sync);
-}
-
-static enum err_code end_sync(struct waiter *waiter)
-{
-    while (atomic_load(&waiter->done) == 0)
-        (void)usleep(1000);
-    return waiter->code;
-}
-
-static void test_one_sync_serves_all_that_wait(void **state)
+static void test_a_close_does_not_wait_for_a_large_suspect(void **state)
 {
     struct store *store = *state;
-    struct cas_hold hold;
     struct digest digest;
-    struct waiter waiters[10];
-    cas_hold_begin(store->cas, &hold);
-    assert_int_equal(put_blob(store->cas, &hold, 1000, 0, &digest), ERR_OK);
-    atomic_store(&block_syncs, 1);
-    begin_sync(store->cas, &hold, &waiters[0]);
-    while (atomic_load(&syncs) == 0)
-        (void)usleep(1000);
-    assert_int_equal(put_blob(store->cas, &hold, 1000, 1, &digest), ERR_OK);
-    for (size_t i = 1; i < 10; i++)
-        begin_sync(store->cas, &hold, &waiters[i]);
-    atomic_store(&block_syncs, 0);
-    for (size_t i = 0; i < 10; i++)
-        assert_int_equal(end_sync(&waiters[i]), ERR_OK);
-    assert_int_equal(atomic_load(&syncs), 2);
-    /* What is durable needs no other. */
-    begin_sync(store->cas, &hold, &waiters[0]);
-    assert_int_equal(end_sync(&waiters[0]), ERR_OK);
-    assert_int_equal(atomic_load(&syncs), 2);
-    cas_hold_end(&hold);
-}
-
-static void test_a_failed_sync_is_not_retried(void **state)
-{
-    struct store *store = *state;
-    struct cas_hold hold;
-    struct cas_hold other;
-    struct digest durable;
-    struct digest fresh;
-    struct digest in_flight;
-    struct waiter waiter;
-    struct waiter late;
-    struct cas_writer *writer;
-    struct err err;
-    cas_hold_begin(store->cas, &hold);
-    assert_int_equal(put_blob(store->cas, &hold, 1000, 0, &durable), ERR_OK);
-    begin_sync(store->cas, &hold, &waiter);
-    assert_int_equal(end_sync(&waiter), ERR_OK);
-    cas_hold_end(&hold);
-
-    cas_hold_begin(store->cas, &hold);
-    cas_hold_begin(store->cas, &other);
-    assert_int_equal(put_blob(store->cas, &hold, 1000, 1, &fresh), ERR_OK);
-    uint8_t *data = make_blob(1000, 2, &in_flight);
-    assert_int_equal(cas_writer_open(store->cas, &in_flight, &writer, &err), 0);
-    assert_int_equal(cas_writer_append(writer, data, 1000, &err), 0);
-    atomic_store(&fail_syncs, 1);
-    begin_sync(store->cas, &hold, &waiter);
-    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
-    atomic_store(&fail_syncs, 0);
-    /* What was not known to be durable is gone, what was stays. */
-    assert_false(is_there(store->cas, &fresh));
-    assert_true(is_there(store->cas, &durable));
-    assert_int_equal(get_blob(store->cas, 1000, 0), ERR_OK);
-    /* An upload whose bytes the failed sync may have been about. */
-    assert_int_equal(cas_writer_commit(writer, &err), -ERR_UNAVAILABLE);
-    assert_false(is_there(store->cas, &in_flight));
-    /* A push that had checked before and asks only now. */
-    begin_sync(store->cas, &other, &late);
-    assert_int_equal(end_sync(&late), ERR_UNAVAILABLE);
-    cas_hold_end(&hold);
-    cas_hold_end(&other);
-    /* What is stored anew can be made durable. */
-    cas_hold_begin(store->cas, &hold);
-    assert_int_equal(put_bytes(store->cas, &hold, &in_flight, data, 1000), ERR_OK);
-    begin_sync(store->cas, &hold, &waiter);
-    assert_int_equal(end_sync(&waiter), ERR_OK);
-    assert_true(is_there(store->cas, &in_flight));
-    cas_hold_end(&hold);
-    free(data);
-}
-
-static void test_a_close_that_cannot_sync_is_not_clean(void **state)
-{
-    struct store *store = *state;
-    char text[128];
-    atomic_store(&fail_syncs, 1);
+    store_open(store, QUOTA);
+    assert_int_equal(put_blob(store->cas, NULL, 4 * MIB, 0, &digest), ERR_OK);
     store_close(store);
-    assert_non_null(strstr(state_of(store, text), " running\n"));
+    scratch_write(&store->scratch, "cas/state", "another-boot running\n");
+    atomic_store(&closing, NULL);
+    atomic_store(&reads, 0);
+    cas_disk.pread = waiting_pread;
+    store_open(store, QUOTA);
+    while (atomic_load(&reads) == 0)
+        (void)usleep(1000);
+    atomic_store(&closing, store->cas);
+    store_close(store);
+    cas_disk.pread = pread;
+    /* A chunk and its checksums. */
+    assert_int_equal(atomic_load(&reads), 2);
+    /* What was not verified to the end is a suspect still. */
+    char text[128];
+    assert_string_equal(state_of(&store->scratch, text), "another-boot running\n");
+}
+
+static void set_time(const struct store *store, const struct digest *digest, time_t seconds)
+{
+    char path[PATH_MAX];
+    char joined[PATH_MAX];
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+                                      {.tv_sec = seconds, .tv_nsec = 709551615}};
+    scratch_path(&store->scratch, blob_path(digest, path), joined);
+    assert_int_equal(utimensat(AT_FDCWD, joined, times, 0), 0);
+}
+
+static void test_times_of_files_that_make_no_sense(void **state)
+{
+    struct store *store = *state;
+    struct digest digests[5];
+    struct digest more;
+    store_open(store, QUOTA);
+    for (uint64_t i = 0; i < 5; i++)
+        assert_int_equal(put_blob(store->cas, NULL, MIB, i, &digests[i]), ERR_OK);
+    store_close(store);
+    /* As late as the counter goes, twice; as late as there is; as early; in a hundred years. */
+    set_time(store, &digests[0], 18446744073);
+    set_time(store, &digests[1], 18446744073);
+    set_time(store, &digests[2], INT64_MAX / 4);
+    set_time(store, &digests[3], -1000);
+    set_time(store, &digests[4], 4900000000);
+    store_open(store, QUOTA);
+    assert_true(store->cas->counter < (uint64_t)INT64_MAX);
+    /* The one from before the clock began goes first, the one of the future last. */
+    for (uint64_t i = 10; i < 13; i++)
+        assert_int_equal(put_blob(store->cas, NULL, MIB, i, &more), ERR_OK);
+    assert_false(is_there(store->cas, &digests[3]));
+    assert_true(is_there(store->cas, &digests[4]));
+    store_reopen(store, QUOTA);
+    assert_true(is_there(store->cas, &digests[4]));
+}
+
+static void test_the_order_of_many_is_kept(void **state)
+{
+    enum { BLOBS = 2500 };
+    struct store *store = *state;
+    struct digest *digests = malloc(BLOBS * sizeof(*digests));
+    store_open(store, 64 * MIB);
+    for (uint64_t i = 0; i < BLOBS; i++)
+        assert_int_equal(put_blob(store->cas, NULL, 10, i, &digests[i]), ERR_OK);
+    for (size_t i = BLOBS; i-- > 0;)
+        assert_true(is_there(store->cas, &digests[i]));
+    store_reopen(store, 64 * MIB);
+    const struct cas_entry *entry = store->cas->table.oldest;
+    for (size_t i = BLOBS; i-- > 0; entry = entry->newer) {
+        struct digest digest;
+        assert_non_null(entry);
+        cas_entry_digest(entry, &digest);
+        assert_true(digest_equal(&digest, &digests[i]));
+    }
+    free(digests);
 }
 
 static void test_another_process_is_refused(void **state)
@@ -401,12 +337,12 @@ int main(void)
                                         store_setup, store_teardown),
         cmocka_unit_test_setup_teardown(test_suspects_are_verified_in_the_background, store_setup,
                                         store_teardown),
-        cmocka_unit_test_setup_teardown(test_one_sync_serves_all_that_wait, sync_setup,
-                                        sync_teardown),
-        cmocka_unit_test_setup_teardown(test_a_failed_sync_is_not_retried, sync_setup,
-                                        sync_teardown),
-        cmocka_unit_test_setup_teardown(test_a_close_that_cannot_sync_is_not_clean, sync_setup,
-                                        sync_teardown),
+        cmocka_unit_test_setup_teardown(test_a_close_does_not_wait_for_a_large_suspect, store_setup,
+                                        store_teardown),
+        cmocka_unit_test_setup_teardown(test_times_of_files_that_make_no_sense, store_setup,
+                                        store_teardown),
+        cmocka_unit_test_setup_teardown(test_the_order_of_many_is_kept, store_setup,
+                                        store_teardown),
         cmocka_unit_test_setup_teardown(test_another_process_is_refused, store_setup,
                                         store_teardown),
         cmocka_unit_test_setup_teardown(test_a_foreign_store_is_left_alone, store_setup,

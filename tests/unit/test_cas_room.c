@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The quota of a CAS: never exceeded, and what was used longest ago goes first. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -322,6 +323,109 @@ static void test_a_smaller_quota_evicts_at_start(void **state)
     assert_true(is_there(store->cas, &digests[0]));
 }
 
+static atomic_bool fail_unlinks;
+
+static int failing_unlinkat(int directory, const char *name, int flags)
+{
+    if (atomic_load(&fail_unlinks)) {
+        errno = EROFS;
+        return -1;
+    }
+    return unlinkat(directory, name, flags);
+}
+
+static int setup_unlinks(void **state)
+{
+    atomic_store(&fail_unlinks, false);
+    cas_disk.unlinkat = failing_unlinkat;
+    return store_setup(state);
+}
+
+static int teardown_unlinks(void **state)
+{
+    int rc = store_teardown(state);
+    cas_disk.unlinkat = unlinkat;
+    return rc;
+}
+
+static void test_what_cannot_be_removed_stays(void **state)
+{
+    struct store *store = *state;
+    struct digest digests[6];
+    struct digest more;
+    struct cas_reader *reader;
+    struct err err;
+    store_open(store, 7 * MIB);
+    store->cas->patience = 600; /* that nothing waits for */
+    for (uint64_t i = 0; i < 6; i++)
+        assert_int_equal(put_blob(store->cas, NULL, MIB, i, &digests[i]), ERR_OK);
+    assert_int_equal(cas_reader_open(store->cas, &digests[0], &reader, &err), 0);
+    for (uint64_t i = 1; i < 6; i++)
+        assert_true(is_there(store->cas, &digests[i]));
+    struct cas_stats before = stats_of(store->cas);
+    atomic_store(&fail_unlinks, true);
+    for (uint64_t i = 10; i < 13; i++)
+        assert_int_equal(put_blob(store->cas, NULL, 2 * MIB, i, &more), ERR_IO);
+    struct cas_stats after = stats_of(store->cas);
+    assert_int_equal(after.blobs, before.blobs);
+    assert_int_equal(after.bytes, before.bytes);
+    assert_int_equal(after.evicted, 0);
+    /* Nor does one who removes by request have room back, and the rest stays as it was. */
+    assert_int_equal(cas_delete(store->cas, &digests[5], &err), 0);
+    assert_int_equal(stats_of(store->cas).bytes, before.bytes);
+    /* Once the disk is well again the order is what it was. */
+    atomic_store(&fail_unlinks, false);
+    assert_int_equal(put_blob(store->cas, NULL, MIB, 10, &more), ERR_OK);
+    assert_int_equal(stats_of(store->cas).evicted, 1);
+    assert_true(is_there(store->cas, &digests[0]));
+    assert_false(is_there(store->cas, &digests[1]));
+    for (uint64_t i = 2; i < 5; i++)
+        assert_int_equal(get_blob(store->cas, MIB, i), ERR_OK);
+    cas_reader_close(reader);
+}
+
+static void test_a_suspect_that_cannot_be_removed_stays_one(void **state)
+{
+    struct store *store = *state;
+    struct digest digest;
+    struct digest more;
+    store_open(store, 7 * MIB);
+    assert_int_equal(put_blob(store->cas, NULL, 4 * MIB, 0, &digest), ERR_OK);
+    (void)pthread_mutex_lock(&store->cas->lock);
+    store->cas->table.oldest->suspect = true;
+    store->cas->suspects = 1;
+    (void)pthread_mutex_unlock(&store->cas->lock);
+    atomic_store(&fail_unlinks, true);
+    assert_int_equal(put_blob(store->cas, NULL, 4 * MIB, 1, &more), ERR_IO);
+    enum cas_presence presence;
+    cas_find_nowait(store->cas, NULL, &digest, 1, &presence);
+    assert_int_equal(presence, CAS_UNVERIFIED);
+    assert_true(is_there(store->cas, &digest));
+    assert_int_equal(store->cas->suspects, 0);
+}
+
+static void test_what_others_put_there_counts(void **state)
+{
+    struct store *store = *state;
+    char path[PATH_MAX];
+    store_open(store, 8 * MIB);
+    uint64_t before = stats_of(store->cas).bytes;
+    store_close(store);
+    static const char *const folders[] = {"cas/backup", "cas/backup/old", "cas/blobs/mine"};
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
+        assert_int_equal(mkdir(scratch_path(&store->scratch, folders[i], path), 0755), 0);
+    static const char *const files[] = {"cas/backup/old/file", "cas/blobs/mine/file"};
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        int fd = open(scratch_path(&store->scratch, files[i], path), O_WRONLY | O_CREAT, 0644);
+        assert_true(fd >= 0);
+        assert_int_equal(posix_fallocate(fd, 0, MIB), 0);
+        assert_int_equal(close(fd), 0);
+    }
+    store_open(store, 8 * MIB);
+    assert_true(stats_of(store->cas).bytes >= before + 2 * MIB);
+    assert_true((int64_t)stats_of(store->cas).bytes >= du(store));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +444,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_quota_holds_under_load, store_setup,
                                         store_teardown),
         cmocka_unit_test_setup_teardown(test_a_smaller_quota_evicts_at_start, store_setup,
+                                        store_teardown),
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_removed_stays, setup_unlinks,
+                                        teardown_unlinks),
+        cmocka_unit_test_setup_teardown(test_a_suspect_that_cannot_be_removed_stays_one,
+                                        setup_unlinks, teardown_unlinks),
+        cmocka_unit_test_setup_teardown(test_what_others_put_there_counts, store_setup,
                                         store_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
