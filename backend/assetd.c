@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* assetd: arguments, start, wait for a signal, stop. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "conf/conf.h"
@@ -62,6 +64,28 @@ static void block_signals(sigset_t *waited)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
+/*
+ * Each connection and each blob under way takes a descriptor, and a listener of the core's that
+ * runs out of them takes no connection ever again: as many as the system lets us have.
+ */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/*
+ * Large requests come and go: their memory is the system's again at once, however many threads had
+ * a part in them.
+ */
+static void return_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 256 << 10);
+}
+
 static int serve(const struct conf *conf)
 {
     struct parts parts = {.workers = NULL};
@@ -69,6 +93,8 @@ static int serve(const struct conf *conf)
     sigset_t waited;
     int number;
     log_set_level(conf->log_level);
+    raise_descriptors();
+    return_memory();
     block_signals(&waited);
     if (start(conf, &parts, &err) != 0) {
         log_error("start-failed", log_str("reason", err.msg));

@@ -11,6 +11,9 @@
 /* The first chunk holds what an ordinary call needs; later ones double up to a bound. */
 enum { CHUNK_MIN = 4096 - 64, CHUNK_MAX = 1 << 20 };
 
+/* A larger one is not kept for the next use. */
+enum { CHUNK_KEPT = 64 << 10 };
+
 struct arena_chunk {
     struct arena_chunk *next;
     size_t size; /* bytes of data */
@@ -40,12 +43,14 @@ void arena_fini(struct arena *arena)
 void arena_reset(struct arena *arena)
 {
     struct arena_chunk *first = arena->chunks;
-    if (first == NULL)
-        return;
-    while (first->next != NULL) {
+    while (first != NULL && (first->next != NULL || first->size > CHUNK_KEPT)) {
         struct arena_chunk *next = first->next;
         free(first);
         first = next;
+    }
+    if (first == NULL) {
+        arena_init(arena);
+        return;
     }
     arena->chunks = first;
     arena->used = 0;

@@ -20,7 +20,7 @@ void arena_init(struct arena *arena);
 /* Gives everything back; the arena is as after arena_init. */
 void arena_fini(struct arena *arena);
 
-/* Forgets what was allocated, and keeps the first chunk for the next use. */
+/* Forgets what was allocated, and keeps the first chunk for the next use unless it is large. */
 void arena_reset(struct arena *arena);
 
 /* SIZE bytes, aligned for any type, not zeroed; NULL when memory is out. */

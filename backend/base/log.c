@@ -12,7 +12,10 @@
 #include <unistd.h>
 
 /* A line is written by one write(2), which keeps the lines of all threads apart. */
-enum { LINE_SIZE = 2048 };
+enum { LINE_SIZE = 4096 };
+
+/* Bytes of one value: a client's long name shall not push the others off the line. */
+enum { VALUE_SIZE = 512 };
 
 struct line {
     char text[LINE_SIZE];
@@ -71,36 +74,67 @@ static void line_add_string(struct line *line, const char *text)
     line_add(line, text, strlen(text));
 }
 
-/* Printable ASCII other than blank, quote, backslash and '=' needs no quotes; nor does UTF-8. */
-static bool is_plain(const char *text)
+/*
+ * The length of the character at TEXT if it could fool a terminal: controls of ASCII, those of
+ * U+0080 to U+009F, line separators, and what turns the direction of writing; 0 if it is none.
+ */
+static size_t control_length(const unsigned char *text)
 {
-    if (*text == '\0')
-        return false;
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c <= ' ' || c == '"' || c == '\\' || c == '=' || c == 0x7f)
-            return false;
-    }
-    return true;
+    if (text[0] < ' ' || text[0] == 0x7f)
+        return 1;
+    if (text[0] == 0xc2 && text[1] >= 0x80 && text[1] <= 0x9f)
+        return 2;
+    if (text[0] != 0xe2)
+        return 0;
+    if (text[1] == 0x80 && ((text[2] >= 0xa8 && text[2] <= 0xae) || (text[2] | 1) == 0x8f))
+        return 3;
+    return text[1] == 0x81 && text[2] >= 0xa6 && text[2] <= 0xa9 ? 3 : 0;
 }
 
-static void line_add_quoted(struct line *line, const char *text)
+/* Printable characters other than blank, quote, backslash and '=' need no quotes. */
+static bool is_plain(const char *text, size_t size)
 {
-    line_add(line, "\"", 1);
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
-        char escaped[8];
-        if (c == '"' || c == '\\')
-            (void)snprintf(escaped, sizeof(escaped), "\\%c", c);
-        else if (c == '\n')
-            (void)snprintf(escaped, sizeof(escaped), "\\n");
-        else if (c < ' ' || c == 0x7f)
-            (void)snprintf(escaped, sizeof(escaped), "\\x%02x", c);
-        else
-            (void)snprintf(escaped, sizeof(escaped), "%c", c);
-        line_add_string(line, escaped);
+    for (size_t i = 0; i < size; i++)
+        if (strchr(" \"\\=", text[i]) != NULL ||
+            control_length((const unsigned char *)text + i) != 0)
+            return false;
+    return size != 0;
+}
+
+static void line_add_escaped(struct line *line, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        char escaped[16];
+        size_t controls = control_length((const unsigned char *)text + i);
+        if (text[i] == '\n') {
+            line_add(line, "\\n", 2);
+        } else if (controls != 0) {
+            for (size_t n = 0; n < controls; n++) {
+                (void)snprintf(escaped, sizeof(escaped), "\\x%02x", (unsigned char)text[i + n]);
+                line_add_string(line, escaped);
+            }
+            i += controls - 1;
+        } else {
+            if (text[i] == '"' || text[i] == '\\')
+                line_add(line, "\\", 1);
+            line_add(line, text + i, 1);
+        }
+    }
+}
+
+static void line_add_value(struct line *line, const char *text)
+{
+    size_t size = strlen(text);
+    bool is_cut = size > VALUE_SIZE;
+    if (is_cut)
+        size = VALUE_SIZE;
+    if (is_plain(text, size) && !is_cut) {
+        line_add(line, text, size);
+        return;
     }
     line_add(line, "\"", 1);
+    line_add_escaped(line, text, size);
+    line_add_string(line, is_cut ? "...\"" : "\"");
 }
 
 static void line_add_time(struct line *line)
@@ -124,10 +158,8 @@ static void line_add_field(struct line *line, const struct log_field *field)
         char number[32];
         (void)snprintf(number, sizeof(number), "%lld", (long long)field->number);
         line_add_string(line, number);
-    } else if (is_plain(field->text)) {
-        line_add_string(line, field->text);
     } else {
-        line_add_quoted(line, field->text);
+        line_add_value(line, field->text);
     }
 }
 

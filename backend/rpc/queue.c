@@ -5,6 +5,7 @@
 #include <grpc/support/log.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -19,6 +20,9 @@ static void log_of_core(gpr_log_func_args *message)
 {
     enum log_level level =
         message->severity == GPR_LOG_SEVERITY_ERROR ? LOG_LEVEL_INFO : LOG_LEVEL_TRACE;
+    if (strstr(message->message, "Failed accept") != NULL)
+        log_error("listener-lost", log_str("reason", message->message),
+                  log_str("answer", "a listener takes no more connections: restart assetd"));
     LOG_AT(level, "grpc-core", log_str("message", message->message), log_str("file", message->file),
            log_num("line", message->line));
 }

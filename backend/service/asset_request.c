@@ -77,19 +77,33 @@ int asset_request_time(const Google__Protobuf__Timestamp *message, const char *f
     return 0;
 }
 
+/* The length of "SCHEME:" with the slashes behind it (RFC 3986, 3.1); 0 if there is no scheme. */
+static size_t scheme_length(const char *uri)
+{
+    static const char others[] = "0123456789+-.";
+    size_t length = 0;
+    while ((uri[length] >= 'a' && uri[length] <= 'z') ||
+           (uri[length] >= 'A' && uri[length] <= 'Z') ||
+           (length > 0 && uri[length] != '\0' && strchr(others, uri[length]) != NULL))
+        length++;
+    if (length == 0 || uri[length] != ':')
+        return 0;
+    return length + 1 + strspn(uri + length + 1, "/");
+}
+
+/*
+ * User and password end at an '@', but a password that is not escaped may hold anything, '@', '/'
+ * and '#' included: what stands before the last '@' is left out, at the price of a path with one.
+ */
 const char *asset_request_loggable(const char *uri, struct arena *arena)
 {
     char *copy = arena_strdup(arena, uri);
     if (copy == NULL)
         return "";
+    char *at = strrchr(copy, '@');
+    char *rest = copy + scheme_length(copy);
+    if (at != NULL && at >= rest)
+        memmove(rest, at + 1, strlen(at + 1) + 1);
     copy[strcspn(copy, "?#")] = '\0';
-    char *authority = strstr(copy, "://");
-    if (authority == NULL)
-        return copy;
-    authority += 3;
-    size_t length = strcspn(authority, "/");
-    char *at = memrchr(authority, '@', length);
-    if (at != NULL)
-        memmove(authority, at + 1, strlen(at + 1) + 1);
     return copy;
 }

@@ -40,9 +40,8 @@ static int look_up(const struct call *call, enum resource_use use, struct span t
 struct download {
     struct instance *instance;
     struct digest digest;
-    struct cas_reader *reader; /* NULL until it is open */
-    int64_t offset;            /* of the next byte to send */
-    int64_t end;               /* where to stop */
+    int64_t offset; /* of the next byte to send */
+    int64_t end;    /* where to stop */
 };
 
 static int check_range(const BYTESTREAM(ReadRequest) *request, int64_t size, struct err *err)
@@ -56,7 +55,19 @@ static int check_range(const BYTESTREAM(ReadRequest) *request, int64_t size, str
     return 0;
 }
 
-/* Packs the next piece of the blob; SIZE is that of the message. */
+static int read_piece(const struct download *download, uint8_t *buffer, size_t size,
+                      struct err *err)
+{
+    struct cas_reader *reader;
+    int rc = cas_reader_open(download->instance->cas, &download->digest, &reader, err);
+    if (rc != 0)
+        return rc;
+    rc = cas_reader_read(reader, download->offset, buffer, size, err);
+    cas_reader_close(reader);
+    return rc;
+}
+
+/* The next message, in the call's space; its size is 0 if nothing is left to read. */
 static int fill_message(struct call *call, struct download *download, size_t *size, struct err *err)
 {
     /* Pieces end where the store's checksums end, so that none is verified twice. */
@@ -69,29 +80,27 @@ static int fill_message(struct call *call, struct download *download, size_t *si
         return err_no_memory(err, "a message");
     message[0] = READ_DATA_TAG;
     (void)wire_put_varint(message + 1, (uint64_t)piece);
-    int rc =
-        cas_reader_read(download->reader, download->offset, message + head, (size_t)piece, err);
+    int rc = read_piece(download, message + head, (size_t)piece, err);
     if (rc != 0)
         return rc;
     download->offset += piece;
-    *size = head + (size_t)piece;
+    *size = piece > 0 ? head + (size_t)piece : 0;
     return 0;
 }
 
+/*
+ * The blob is open only while a piece is read: a client that takes none of it, or little by little,
+ * would keep it from being evicted. Each piece renews its life.
+ */
 static void read_on(struct call *call)
 {
     struct download *download = call->state;
     struct err err;
     size_t size = 0;
-    int rc = 0;
-    if (download->reader == NULL)
-        rc = cas_reader_open(download->instance->cas, &download->digest, &download->reader, &err);
-    if (rc == 0 && download->offset != download->end)
-        rc = fill_message(call, download, &size, &err);
-    if (rc != 0)
+    if (fill_message(call, download, &size, &err) != 0)
         call_fail(call, &err);
     else if (size == 0)
-        call_finish_stream(call); /* nothing was asked for */
+        call_finish_stream(call);
     else if (download->offset == download->end)
         call_finish_filled(call, size);
     else
@@ -124,13 +133,6 @@ void bytestream_read_start(struct call *call)
 void bytestream_read_sent(struct call *call)
 {
     call_offload(call, read_on);
-}
-
-void bytestream_read_end(struct call *call)
-{
-    struct download *download = call->state;
-    if (download != NULL && download->reader != NULL)
-        cas_reader_close(download->reader);
 }
 
 /*
@@ -246,7 +248,10 @@ static void write_on(struct call *call)
     struct upload *upload = call->state;
     struct err err;
     int rc = 0;
-    if (upload->writer == NULL) {
+    /* Room is not taken, nor waited for, for a client that is gone. */
+    if (atomic_load(&call->is_cancelled)) {
+        rc = err_set(&err, ERR_CANCELLED, "cancelled");
+    } else if (upload->writer == NULL) {
         /* REAPI: what is there already need not be sent, and the answer names its full size. */
         bool present;
         cas_find(upload->instance->cas, NULL, &upload->digest, 1, &present);

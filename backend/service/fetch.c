@@ -7,7 +7,8 @@
 
 /* A request for a blob or for a directory; the two messages have the same fields. */
 struct fetch {
-    struct instance *instance; /* while its hold is open, else NULL */
+    struct instance *instance;
+    bool is_held; /* the lookup's hold is open */
     struct instance_fetch lookup;
     ASSET(Qualifier) **qualifiers; /* as they came, for the answer */
     size_t qualifier_count;
@@ -30,9 +31,15 @@ struct fetch_request {
  */
 static void end_hold(struct fetch *fetch)
 {
-    if (fetch->instance != NULL)
+    if (fetch->is_held)
         instance_fetch_end(fetch->instance, &fetch->lookup);
-    fetch->instance = NULL;
+    fetch->is_held = false;
+}
+
+static void begin_hold(struct fetch *fetch)
+{
+    instance_fetch_begin(fetch->instance, &fetch->lookup);
+    fetch->is_held = true;
 }
 
 /* The times that an answer can carry: Timestamp in an arena. */
@@ -108,6 +115,7 @@ static void fetch_on_worker(struct call *call)
 {
     struct fetch *fetch = call->state;
     struct err err;
+    begin_hold(fetch);
     if (instance_fetch(fetch->instance, &fetch->lookup, call->arena, &err) == 0)
         answer(call, fetch);
     else
@@ -117,13 +125,16 @@ static void fetch_on_worker(struct call *call)
 static void look_up(struct call *call, struct fetch *fetch)
 {
     struct err err;
+    begin_hold(fetch);
     int rc = instance_fetch_remembered(fetch->instance, &fetch->lookup, call->arena, &err);
-    if (rc == 0)
+    if (rc == 0) {
         answer(call, fetch);
-    else if (rc == -ERR_UNAVAILABLE)
+    } else if (rc == -ERR_UNAVAILABLE) {
+        end_hold(fetch); /* it is not to last while the call waits for a worker */
         call_offload(call, fetch_on_worker);
-    else
+    } else {
         fail(call, fetch, &err);
+    }
 }
 
 /* For a call that ended before its answer. */
@@ -138,8 +149,7 @@ static int prepare(struct call *call, const struct fetch_request *request, struc
                    struct err *err)
 {
     struct instance_fetch *lookup = &fetch->lookup;
-    struct instance *instance;
-    int rc = request_instance(call, request->instance_name, &instance, err);
+    int rc = request_instance(call, request->instance_name, &fetch->instance, err);
     if (rc == 0)
         rc = asset_request_uris(request->uris, request->uri_count, err);
     if (rc == 0)
@@ -149,8 +159,8 @@ static int prepare(struct call *call, const struct fetch_request *request, struc
         rc = asset_request_time(request->oldest_content_accepted, "oldest_content_accepted",
                                 &lookup->oldest_accepted, err);
     if (rc == 0)
-        rc = request_digest_function(instance, request->digest_function, NULL, &lookup->function,
-                                     err);
+        rc = request_digest_function(fetch->instance, request->digest_function, NULL,
+                                     &lookup->function, err);
     if (rc != 0)
         return rc;
     lookup->kind = request->kind;
@@ -159,8 +169,6 @@ static int prepare(struct call *call, const struct fetch_request *request, struc
     lookup->qualifier_count = request->qualifier_count;
     fetch->qualifiers = request->qualifiers;
     fetch->qualifier_count = request->qualifier_count;
-    instance_fetch_begin(instance, lookup);
-    fetch->instance = instance;
     return 0;
 }
 

@@ -29,7 +29,6 @@ void storage_get_tree_end(struct call *call);
 /* google.bytestream.ByteStream */
 void bytestream_read_start(struct call *call);
 void bytestream_read_sent(struct call *call);
-void bytestream_read_end(struct call *call);
 void bytestream_write_start(struct call *call);
 void bytestream_write_message(struct call *call);
 void bytestream_write_half_close(struct call *call);

@@ -52,7 +52,7 @@ const struct method methods[] = {
 
     {.path = BYTE_STREAM "Read", .shape = METHOD_SERVER_STREAM, .right = METHOD_READ,
      .request = BYTESTREAM_TYPE(read_request), .response = BYTESTREAM_TYPE(read_response),
-     .start = bytestream_read_start, .sent = bytestream_read_sent, .end = bytestream_read_end},
+     .start = bytestream_read_start, .sent = bytestream_read_sent},
     {.path = BYTE_STREAM "Write", .shape = METHOD_CLIENT_STREAM, .right = METHOD_WRITE,
      .request = BYTESTREAM_TYPE(write_request), .response = BYTESTREAM_TYPE(write_response),
      .raw_request = true, .start = bytestream_write_start, .message = bytestream_write_message,

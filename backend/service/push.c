@@ -48,13 +48,13 @@ static void log_push(const struct push *push, const char *reason)
     const char *uri = asset_request_loggable(push->push.keys[0].uri, call->arena);
     (void)digest_text(&push->push.asset.content, digest);
     if (reason == NULL)
-        log_info("push", log_str("instance", push->instance->conf->name), log_str("uri", uri),
-                 log_str("digest", digest), log_str("identity", call->identity),
-                 log_str("id", call->request_id));
+        log_info("push", log_str("instance", push->instance->conf->name),
+                 log_str("identity", call->identity), log_str("id", call->request_id),
+                 log_str("digest", digest), log_str("uri", uri));
     else
         log_warning("push-refused", log_str("instance", push->instance->conf->name),
-                    log_str("uri", uri), log_str("digest", digest), log_str("reason", reason),
-                    log_str("identity", call->identity), log_str("id", call->request_id));
+                    log_str("identity", call->identity), log_str("id", call->request_id),
+                    log_str("digest", digest), log_str("uri", uri), log_str("reason", reason));
 }
 
 /*

@@ -11,6 +11,8 @@ enum {
     /* A FindMissingBlobs of 16 MiB has fewer, and so has a push with 100,000 references. */
     MESSAGES_MAX = 1 << 18,
     FIELDS_MAX = 1 << 20,
+    /* Fields that a newer client may have: kept in memory, at many times their size. */
+    UNKNOWN_MAX = 256,
     /* Requests nest three deep; the bound keeps a future recursive type off the stack. */
     DEPTH_MAX = 32,
 };
@@ -18,6 +20,7 @@ enum {
 struct validation {
     size_t messages; /* met so far, below the request itself */
     size_t fields;   /* met so far, at any depth */
+    size_t unknown;  /* of these, not of the message's type */
     struct err *err;
 };
 
@@ -53,6 +56,10 @@ static int validate(struct validation *validation, const ProtobufCMessageDescrip
                            type->name, FIELDS_MAX);
         const ProtobufCFieldDescriptor *known =
             protobuf_c_message_descriptor_get_field(type, field.number);
+        if (known == NULL && ++validation->unknown > UNKNOWN_MAX)
+            return err_set(validation->err, ERR_INVALID,
+                           "%s: the request has more than %d unknown fields", type->name,
+                           UNKNOWN_MAX);
         if (known == NULL || field.type != WIRE_BYTES)
             continue;
         int rc = validate_field(validation, type, known, field.bytes, depth);

@@ -47,6 +47,8 @@ static grpc_server *make_core(const struct conf *conf)
         int_arg("grpc.experimental.tcp_read_chunk_size", READ_CHUNK),
         int_arg("grpc.experimental.tcp_min_read_chunk_size", READ_CHUNK),
         int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        /* The core inflates first and looks at the limit then: a small message can fill memory. */
+        int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)conf->message_limit),
         int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1),
         int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)conf->stream_limit),

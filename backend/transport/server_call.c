@@ -239,7 +239,21 @@ static void on_sent(struct rpc_tag *tag, bool ok)
         abandon(call);
 }
 
-/* Makes the bytes received the call's message. */
+/* Makes the bytes received, in their runs, the call's message. */
+static int unpack(struct server_call *call, const struct span *spans, size_t count,
+                  struct arena *arena, struct err *err)
+{
+    struct arena joined;
+    arena_init(&joined);
+    struct span bytes = slices_join(spans, count, &joined);
+    int rc = bytes.data != NULL
+                 ? codec_unpack(call->call.method->request, bytes, arena, &call->call.request, err)
+                 : err_no_memory(err, "a request");
+    arena_fini(&joined);
+    return rc;
+}
+
+/* What is unpacked is a copy: the bytes are given back. Raw messages stay as they came. */
 static int take_message(struct server_call *call, struct arena *arena, struct err *err)
 {
     size_t count;
@@ -251,10 +265,9 @@ static int take_message(struct server_call *call, struct arena *arena, struct er
         call->call.raw_count = count;
         return 0;
     }
-    struct span bytes = slices_join(spans, count, arena);
-    if (bytes.data == NULL)
-        return err_no_memory(err, "a request");
-    return codec_unpack(call->call.method->request, bytes, arena, &call->call.request, err);
+    int rc = unpack(call, spans, count, arena, err);
+    drop_buffer(&call->received);
+    return rc;
 }
 
 static void on_received(struct rpc_tag *tag, bool ok)

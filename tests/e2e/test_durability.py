@@ -4,6 +4,7 @@
 import concurrent.futures
 import itertools
 import os
+import re
 import signal
 import threading
 import time
@@ -242,6 +243,10 @@ def test_the_quota_is_never_exceeded(small, folder):
         assert bytes_below(cas) <= QUOTA
     # It is used, too: nothing went before it had to.
     assert bytes_below(cas) > QUOTA * 3 // 4
+    # The log tells of evictions, but not of each.
+    told = [line for line in small.log().splitlines() if " event=evicted " in line]
+    assert 1 <= len(told) < 10
+    assert 'because="the quota is full"' in told[0]
 
 
 def test_nothing_is_evicted_while_there_is_room(small):
@@ -307,6 +312,24 @@ def test_a_blob_larger_than_the_quota_evicts_nothing(small):
         client.write(large, chunk=1000)
     assert client.find_missing([digest_of(blob) for blob in blobs]) == []
     assert not client.has(digest_of(large))
+
+
+def test_refusals_are_logged(assetd, folder):
+    """A client may not say what it heard: BuildStream goes on to push, and hears something else."""
+    server = assetd(instances=[{"name": "", "storage": str(folder / "storage"), "quota": "1MiB"}])
+    client = server.client(metadata=[("x-request-id", "request-7")])
+    large = noise(2 * MIB)
+    client.batch_update([(digest_of(large), large)])
+    with fails("RESOURCE_EXHAUSTED"):
+        client.write(large)
+    with fails("FAILED_PRECONDITION"):
+        client.push_blob("urn:a", digest_of(large))
+    lines = [line for line in server.log().splitlines() if "level=warning" in line]
+    events = ["upload-refused", "call-failed", "push-refused"]
+    assert [re.search("event=(\\S+)", line)[1] for line in lines] == events
+    assert all("id=request-7" in line for line in lines)
+    assert "quota" in lines[0] and "quota" in lines[1]
+    assert "uri=urn:a" in lines[2] and digest_of(large).hash in lines[2]
 
 
 def test_a_batch_with_one_that_does_not_fit(assetd, folder):
@@ -381,3 +404,6 @@ def test_a_full_disk_is_an_error_to_the_one_upload(assetd, folder):
         found.append(number)
     assert acknowledged[-1] in found
     assert client.health() == 1
+    # What an operator needs at 3 a.m.: it was foreseen, and it is named when it happens.
+    assert f"event=quota-exceeds-disk path={storage}/cas" in server.log()
+    assert 'because="the disk is full"' in server.log()

@@ -2,6 +2,7 @@
 """Whatever is sent: the server answers, and serves on."""
 
 import concurrent.futures
+import contextlib
 import random
 import socket
 import struct
@@ -12,7 +13,7 @@ import pytest
 
 from lib.api import asset, bytestream, reapi
 from lib.client import TIMEOUT, fails
-from lib.content import EMPTY, digest_of, noise
+from lib.content import EMPTY, digest_of, name_of, noise
 
 FETCH = "/build.bazel.remote.asset.v1.Fetch/"
 PUSH = "/build.bazel.remote.asset.v1.Push/"
@@ -250,32 +251,68 @@ def header(name, value):
     return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
 
 
-def test_a_client_that_takes_no_answer_holds_up_nobody(assetd, folder):
-    """Its fetch was answered, as far as we are concerned: what it names may be evicted."""
-    server = assetd(instances=[{"name": "", "storage": str(folder / "s"), "quota": "4MiB"}])
-    client = server.client()
-    client.push_blob("urn:a", client.upload(b"content"))
+def call_without_window(connection, path, message):
+    """A call whose answer cannot be sent: its headers come, and no data ever."""
     head = {
         ":method": "POST",
         ":scheme": "http",
-        ":path": f"{FETCH}FetchBlob",
+        ":path": path,
         ":authority": "localhost",
         "content-type": "application/grpc",
         "te": "trailers",
     }
-    request = asset.FetchBlobRequest(uris=["urn:a"]).SerializeToString()
-    with connect(server) as connection:
-        connection.sendall(
-            PREFACE
-            + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
-            + frame(HEADERS, END_HEADERS, 1, b"".join(header(*pair) for pair in head.items()))
-            + frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(request)) + request)
-        )
-        # Headers come, and then the answer waits for a window that is never opened.
-        frames = read_frames(connection, 0.5)
-        assert [kind for kind, _, _ in frames if kind in (HEADERS, DATA)] == [HEADERS]
+    request = message.SerializeToString()
+    connection.sendall(
+        PREFACE
+        + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
+        + frame(HEADERS, END_HEADERS, 1, b"".join(header(*pair) for pair in head.items()))
+        + frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(request)) + request)
+    )
+    frames = read_frames(connection, 0.5)
+    assert [kind for kind, _, _ in frames if kind in (HEADERS, DATA)] == [HEADERS]
+
+
+def test_a_client_that_takes_no_answer_holds_up_nobody(assetd, folder):
+    """What was fetched, found or read by it may be evicted, and uploads go on."""
+    server = assetd(instances=[{"name": "", "storage": str(folder / "s"), "quota": "4MiB"}])
+    client = server.client()
+    digest = client.upload(noise(2 << 20, "large"))
+    client.push_blob("urn:a", digest)
+    calls = {
+        f"{FETCH}FetchBlob": asset.FetchBlobRequest(uris=["urn:a"]),
+        f"{STORAGE}FindMissingBlobs": reapi.FindMissingBlobsRequest(blob_digests=[DIGEST]),
+        f"{BYTE_STREAM}Read": bytestream.ReadRequest(resource_name=f"blobs/{name_of(digest)}"),
+    }
+    with contextlib.ExitStack() as stack:
+        for path, message in calls.items():
+            call_without_window(stack.enter_context(connect(server)), path, message)
         for number in range(100):
             client.upload(noise(100_000, number))
+        assert not client.has(digest)
+
+
+def test_compressed_messages_are_refused(server):
+    """They could be of any size, once they are inflated."""
+    client = server.client()
+    digest = client.upload(b"x")
+    request = reapi.FindMissingBlobsRequest(blob_digests=[digest] * 1000)
+    find = client.channel.unary_unary(
+        f"{STORAGE}FindMissingBlobs", type(request).SerializeToString
+    )
+    with fails("UNIMPLEMENTED", "gzip"):
+        find(request, timeout=TIMEOUT, compression=grpc.Compression.Gzip)
+    assert find(request, timeout=TIMEOUT) == b""
+
+
+def test_unknown_fields_are_tolerated_in_reason(server):
+    """A newer client may have some; a million of them is another matter."""
+    client = server.client()
+    fetch = client.channel.unary_unary(f"{FETCH}FetchBlob")
+    request = asset.FetchBlobRequest(uris=["urn:none"]).SerializeToString()
+    with fails("NOT_FOUND"):
+        fetch(request + b"\x78\x01" * 100, timeout=TIMEOUT)
+    with fails("INVALID_ARGUMENT", "unknown fields"):
+        fetch(request + b"\x78\x01" * 100_000, timeout=TIMEOUT)
 
 
 def test_keepalive_of_a_channel(server):

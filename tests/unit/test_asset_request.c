@@ -78,7 +78,12 @@ static void secrets_of_uris_are_not_logged(void **state)
     (void)state;
     static const char *const cases[][2] = {
         {"https://user:secret@host/path", "https://host/path"},
-        {"https://user:se@cret@host/p@th", "https://host/p@th"},
+        {"https://user:se@cret@host/path", "https://host/path"},
+        {"https://user:p#w@host/path", "https://host/path"},
+        {"https://user:pa/ss?w@host/path", "https://host/path"},
+        {"//user:secret@host/path", "host/path"},
+        {"https:/user:secret@host", "https:/host"},
+        {"user:secret@host", "user:host"},
         {"https://host/path?token=secret#x", "https://host/path"},
         {"https://user:secret@host", "https://host"},
         {"urn:fdc:buildstream.build:2020:artifact:p/e/k", "urn:fdc:buildstream.build:2020:artifact:"
