@@ -392,6 +392,9 @@ static uint8_t *put_blob(uint8_t *out, struct cas *cas, const REAPI(Digest) *mes
     return put_message(data + size, TAG_STATUS, &status_ok.base);
 }
 
+/* Bytes of the largest answer: digests without content add up as well. */
+enum { ANSWER_MAX = 4 * REQUEST_BATCH_MAX };
+
 static int check_reads(const struct instance *instance, const REAPI(BatchReadBlobsRequest) *request,
                        struct digest *digests, size_t *room, struct err *err)
 {
@@ -409,6 +412,11 @@ static int check_reads(const struct instance *instance, const REAPI(BatchReadBlo
         if (rc == 0)
             *room += response_room(request->digests[i], digests[i].size);
     }
+    if (rc == 0 && *room > ANSWER_MAX)
+        rc = err_set(err, ERR_INVALID,
+                     "the answer for %zu digests would have up to %zu bytes, at most %d are sent: "
+                     "ask for fewer at once",
+                     request->n_digests, *room, ANSWER_MAX);
     return rc;
 }
 

@@ -160,6 +160,14 @@ def test_batches_up_to_the_limit_of_the_capabilities(shared):
         shared.batch_read([*both, one])
 
 
+def test_a_batch_read_of_too_many_digests(client):
+    """Without any content their answers would be large."""
+    digests = [digest_of(b"%d" % number) for number in range(1000)]
+    assert len(client.batch_read(digests)) == 1000
+    with fails("INVALID_ARGUMENT", "fewer at once"):
+        client.batch_read(digests * 100)
+
+
 def test_sizes_that_overflow_a_sum(shared):
     huge = reapi.Digest(hash=digest_of(b"huge").hash, size_bytes=2**63 - 1)
     assert shared.find_missing([huge]) == [huge]
