@@ -7,6 +7,9 @@
 #
 # Both servers run inside RUN: its path may be long (a unix socket's name has 108 bytes at most),
 # hold any character, and lead through folders that the servers' user may not enter, as below /root.
+#
+# RUN and all in it belong to the servers' user, who may put a link to anything there. So root only
+# makes RUN itself: what is in it is made, written and read by that user ("${as_user[@]}").
 set -euo pipefail
 
 deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,7 +21,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 ours='tls storage sock logs nginx bin assetd.yaml' # what there is in RUN
 as_user=(setpriv --pdeathsig TERM --no-new-privs)
-nginx=(nginx -p . -e ../logs/error.log -c nginx.conf) # started in RUN/nginx
+user=$(id -u)
+nginx=(env -C nginx nginx -p . -e ../logs/error.log -c nginx.conf)
 assetd_pid=
 nginx_pid=
 
@@ -59,41 +63,85 @@ check_port() {
     done
 }
 
-enter_run() {
-    local entry
-    mkdir -p "$RUN" || fail "cannot make the folder $RUN"
-    cd "$RUN" || fail "cannot enter $RUN"
-    RUN=$PWD
-    # It will be handed to another user as a whole, so it must not hold what is not ours.
-    for entry in * .[!.]*; do
-        case " $ours " in
-        *" $entry "*) ;;
-        *)
-            [ ! -e "$entry" ] ||
-                fail "$RUN holds '$entry', which is not ours: choose an empty folder by RUN=..."
-            ;;
-        esac
-    done
-    exec 9<.
-    flock -n 9 || fail "assetd runs on $RUN already: stop it, or choose another folder by RUN=..."
-}
-
 choose_user() {
-    local user group
+    local name group
     [ "$(id -u)" -eq 0 ] || return 0
-    for user in "${SUDO_USER:-root}" www-data nobody; do
-        if [ "$user" != root ] && id "$user" >/dev/null 2>&1; then
-            group=$(id -gn "$user")
+    for name in "${SUDO_USER:-root}" www-data nobody; do
+        if [ "$name" != root ] && id "$name" >/dev/null 2>&1; then
+            user=$(id -u "$name")
+            group=$(id -g "$name")
             as_user+=(--reuid "$user" --regid "$group" --init-groups)
-            say "Called as root: assetd and nginx run as $user."
-            owner=$user:$group
+            say "Called as root: assetd and nginx run as $name."
             return
         fi
     done
     fail "called as root, and there is no user www-data or nobody to run the servers as"
 }
 
+enter_run() {
+    mkdir -p "$RUN" || fail "cannot make the folder $RUN"
+    cd "$RUN" || fail "cannot enter $RUN"
+    RUN=$PWD
+    exec 9<.
+    flock -n 9 || fail "assetd runs on $RUN already: stop it, or choose another folder by RUN=..."
+    check_entries
+}
+
+# The folder must not hold what is not ours, which would be in the servers' reach.
+check_entries() {
+    local entry
+    for entry in * .[!.]* ..?*; do
+        case " $ours " in
+        *" $entry "*) ;;
+        *)
+            if [ -e "$entry" ] || [ -L "$entry" ]; then
+                entry=$(printf %q "$entry")
+                fail "$RUN holds $entry, which is not ours: choose an empty folder by RUN=..."
+            fi
+            ;;
+        esac
+    done
+}
+
+# Nothing but an empty folder is handed to the servers' user: what is in another one, somebody may
+# have prepared for root to hand over.
+hand_over_run() {
+    if [ "$(id -u)" -ne 0 ] || [ "$(stat -c %u .)" -eq "$user" ]; then
+        return
+    fi
+    [ -z "$(ls -A)" ] ||
+        fail "$RUN belongs to $(stat -c %U .), but the servers run as $(id -un "$user"):" \
+            "choose another folder by RUN=..."
+    chown "$user:$(id -g "$user")" .
+}
+
 # --- what is made in RUN -------------------------------------------------------------------------
+
+# write FILE: from stdin.
+write() {
+    # shellcheck disable=SC2016 # the inner shell's argument
+    "${as_user[@]}" sh -c 'cat >"$0"' "$1"
+}
+
+# What is ours in the repository is read here: the servers' user may not be let into its folder.
+run_script() {
+    local text
+    text=$(cat "$1") || return
+    "${as_user[@]}" sh -c "$text" "$@"
+}
+
+# As an operator copies them.
+copy_shipped() {
+    (cd "$deploy/nginx" && tar -c -- authorize *.conf) | "${as_user[@]}" tar -x -C nginx/assetd
+}
+
+# Where the servers' user may not run the program in its place.
+copy_assetd() {
+    "${as_user[@]}" mkdir bin
+    write bin/assetd <"$ASSETD"
+    "${as_user[@]}" chmod 755 bin/assetd
+    ASSETD=bin/assetd
+}
 
 # RUN's name for assetd, which takes absolute ones: the real one if that will do, else its working
 # directory.
@@ -113,7 +161,7 @@ absolute_run() {
 write_assetd_yaml() {
     local here
     here=$(absolute_run)
-    cat >assetd.yaml <<END
+    write assetd.yaml <<END
 # Written by \`make up\` at each start.
 listeners:
   - address: unix:$here/sock/pull.sock
@@ -132,7 +180,7 @@ END
 }
 
 write_nginx_conf() {
-    cat >nginx/nginx.conf <<'END'
+    write nginx/nginx.conf <<'END'
 # Written by `make up` at each start: the main file of nginx. Paths are relative to its folder.
 daemon off;
 worker_processes 2;
@@ -161,7 +209,7 @@ listen() {
 
 # The same directives as in deploy/nginx/site.conf; all else is included as it is shipped.
 write_site_conf() {
-    cat >nginx/site.conf <<END
+    write nginx/site.conf <<END
 # Written by \`make up\` at each start: the settings of this site.
 include assetd/http.conf;
 
@@ -201,22 +249,15 @@ END
 }
 
 fill_run() {
-    # Not written over: what the servers' user may have put there in the meantime is not followed.
-    rm -rf assetd.yaml nginx bin
-    mkdir -p storage sock logs nginx/assetd nginx/tmp
-    "$deploy/demo/keys.sh" "$RUN/tls"
-    # A copy, as an operator makes one: the servers' user may not be let into the folder of ours.
-    cp "$deploy"/nginx/*.conf nginx/assetd/
-    [ -z "$owner" ] || chown "$owner" .
+    "${as_user[@]}" rm -rf assetd.yaml nginx bin
+    "${as_user[@]}" mkdir -p storage sock logs nginx/assetd nginx/tmp
+    copy_shipped
+    run_script "$deploy/demo/keys.sh" tls nginx/assetd/authorize ||
+        fail "cannot make the key pairs in $RUN/tls"
     write_assetd_yaml
     write_nginx_conf
     write_site_conf
-    if ! "${as_user[@]}" test -x "$ASSETD"; then
-        mkdir bin
-        cp "$ASSETD" bin/assetd
-        ASSETD=bin/assetd
-    fi
-    [ -z "$owner" ] || chown -R -h "$owner" .
+    "${as_user[@]}" test -x "$ASSETD" || copy_assetd
 }
 
 # --- the servers ---------------------------------------------------------------------------------
@@ -225,7 +266,7 @@ validate() {
     local output
     output=$("${as_user[@]}" "$ASSETD" --config assetd.yaml --check 2>&1) ||
         fail "assetd does not take $RUN/assetd.yaml:"$'\n'"$output"
-    output=$(cd nginx && "${as_user[@]}" "${nginx[@]}" -t -q 2>&1) ||
+    output=$("${as_user[@]}" "${nginx[@]}" -t -q 2>&1) ||
         fail "nginx does not take $RUN/nginx/site.conf:"$'\n'"$output"
 }
 
@@ -243,7 +284,7 @@ start_both() {
     set -m
     start logs/assetd.log "$ASSETD" --config assetd.yaml &
     assetd_pid=$!
-    (cd nginx && start ../logs/error.log "${nginx[@]}") &
+    start logs/error.log "${nginx[@]}" &
     nginx_pid=$!
     set +m
 }
@@ -257,9 +298,10 @@ serves() {
             printf 'POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: localhost\r\n'
             printf 'Content-Type: application/grpc\r\nTE: trailers\r\nContent-Length: 5\r\n'
             printf 'Connection: close\r\n\r\n\0\0\0\0\0'
-        } | timeout 5 openssl s_client -quiet -connect "127.0.0.1:$port" -servername localhost \
-            -CAfile tls/server.crt -verify_return_error -verify_hostname localhost \
-            "$@" 2>/dev/null | od -A n -v -t x1 | tr -d ' \n'
+        } | timeout 5 "${as_user[@]}" openssl s_client -quiet \
+            -connect "127.0.0.1:$port" -servername localhost -CAfile tls/server.crt \
+            -verify_return_error -verify_hostname localhost "$@" 2>/dev/null |
+            od -A n -v -t x1 | tr -d ' \n'
     ) || true
     case $answer in *00000000020801*) return 0 ;; esac
     return 1
@@ -282,7 +324,7 @@ wait_until_ready() {
 
 show_log() {
     say "The last lines of $1's log, $RUN/$2:" >&2
-    tail -n 20 "$2" 2>/dev/null | sed 's/^/    /' >&2
+    { "${as_user[@]}" tail -n 20 "$2" 2>/dev/null || true; } | sed 's/^/    /' >&2
 }
 
 check_alive() {
@@ -336,8 +378,8 @@ source-caches:
       server-cert: $RUN/tls/server.crt
 
 Another client that may push:
-  $deploy/nginx/authorize $RUN/tls/authorized.crt NAME CERTIFICATE
-  kill -HUP \$(cat $RUN/nginx/nginx.pid)
+  $(printf '%q ' "$deploy/nginx/authorize" "$RUN/tls/authorized.crt")NAME CERTIFICATE
+  kill -HUP $nginx_pid
 Logs: $RUN/logs/assetd.log, access.json (nginx, a line for each call), error.log (nginx)
 Ctrl-C stops both.
 END
@@ -389,13 +431,13 @@ stop_nginx() {
 
 [ -x "$ASSETD" ] || fail "there is no $ASSETD: run make"
 [ "$PULL_PORT" != "$PUSH_PORT" ] || fail "PULL_PORT and PUSH_PORT are the same"
-owner=
 trap stop_both EXIT
 trap 'exit 0' INT TERM HUP
+choose_user
 enter_run
 check_port PULL_PORT "$PULL_PORT"
 check_port PUSH_PORT "$PUSH_PORT"
-choose_user
+hand_over_run
 fill_run
 validate
 start_both

@@ -15,10 +15,13 @@ import yaml
 
 from lib.ports import free_port
 from lib.server import ASSETD, CHECKOUT, PATIENCE
+from nginx.certificates import make_pair
 from nginx.front import SHIPPED, wait_until
 
 UP = CHECKOUT / "deploy" / "demo" / "up.sh"
 HEALTH = "/grpc.health.v1.Health/Check"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: the servers run as ourselves")
 
 
 class Demo:
@@ -72,6 +75,10 @@ class Demo:
         assert not self.left()
         return self.output()
 
+    def stops(self):
+        os.kill(self.process.pid, signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0, self.output()
+
     def left(self):
         """The processes of its session."""
         pids = []
@@ -97,15 +104,20 @@ class Demo:
         return nginx, others[0]
 
     def check_serving(self):
+        self.check_health(self.pull_port)
+        self.check_health(self.push_port, self.run / "tls" / "client.crt")
+
+    def check_health(self, port, certificate=None):
+        pair = (None, None)
+        if certificate is not None:
+            pair = (certificate.with_suffix(".key").read_bytes(), certificate.read_bytes())
         root = (self.run / "tls" / "server.crt").read_bytes()
-        pair = [(self.run / "tls" / f"client.{kind}").read_bytes() for kind in ("key", "crt")]
-        for port, credentials in {
-            self.pull_port: grpc.ssl_channel_credentials(root),
-            self.push_port: grpc.ssl_channel_credentials(root, *pair),
-        }.items():
-            with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
-                # SERVING is field 1, value 1.
-                assert channel.unary_unary(HEALTH)(b"", timeout=PATIENCE) == b"\x08\x01"
+        credentials = grpc.ssl_channel_credentials(root, *pair)
+        # A connection of its own, which the nginx of now answers.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.secure_channel(f"localhost:{port}", credentials, options) as channel:
+            # SERVING is field 1, value 1.
+            assert channel.unary_unary(HEALTH)(b"", timeout=PATIENCE) == b"\x08\x01"
 
     def kill(self):
         """Leaves no process behind, whatever went wrong."""
@@ -147,8 +159,7 @@ def test_stopping_lets_a_client_go_that_stays(demo):
     with grpc.secure_channel(f"localhost:{demo.pull_port}", credentials) as channel:
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
         assert next(watch) == b"\x08\x01"
-        os.kill(demo.process.pid, signal.SIGTERM)
-        assert demo.process.wait(PATIENCE) == 0, demo.output()
+        demo.stops()
     assert not demo.left()
 
 
@@ -173,8 +184,7 @@ def test_it_prints_the_configuration_for_buildstream(demo):
 def test_keys_are_kept(demo):
     demo.starts()
     files = {path: path.read_bytes() for path in (demo.run / "tls").iterdir()}
-    os.kill(demo.process.pid, signal.SIGTERM)
-    assert demo.process.wait(PATIENCE) == 0
+    demo.stops()
     demo.starts().check_serving()
     assert {path: path.read_bytes() for path in (demo.run / "tls").iterdir()} == files
 
@@ -207,19 +217,54 @@ def test_when_one_ends_by_itself_the_other_is_stopped(demo, which, name):
     wait_until(lambda: not demo.left(), demo.output)
 
 
-def test_a_long_path_below_a_closed_folder(folder):
-    """As below /root, which the user that root's servers run as may not enter."""
+@pytest.fixture
+def closed(folder):
+    """As /root is: the user that root's servers run as may not enter it."""
     closed = folder / "closed"
+    closed.mkdir(0o700)
+    return closed
+
+
+@pytest.fixture
+def remote_demo(closed):
+    """One with a path that is long, odd, and below the closed folder."""
     run = closed / ("long" * 30) / "with a blank, and: more #"
-    run.parent.mkdir(parents=True)
-    closed.chmod(0o700)
+    run.parent.mkdir()
     demo = Demo(run)
-    try:
-        demo.starts().check_serving()
-        os.kill(demo.process.pid, signal.SIGTERM)
-        assert demo.process.wait(PATIENCE) == 0
-    finally:
-        demo.kill()
+    yield demo
+    demo.kill()
+
+
+def test_a_long_path_below_a_closed_folder(remote_demo):
+    remote_demo.starts().check_serving()
+    remote_demo.stops()
+    remote_demo.starts().check_serving()
+    remote_demo.stops()
+
+
+def test_another_client_is_registered_by_what_it_prints(remote_demo, closed):
+    remote_demo.starts()
+    certificate = make_pair(closed, "ci", "ci")
+    certificate.chmod(0o600)
+    certificate.with_suffix(".key").chmod(0o600)
+    title = "Another client that may push:"
+    register, reload = re.search(f"{title}\n(.*)\n(.*)\n", remote_demo.output()).groups()
+    register = register.replace("NAME CERTIFICATE", f"ci {certificate}")
+    subprocess.run(["sh", "-c", register], cwd=closed, check=True)
+    subprocess.run(["sh", "-c", reload], cwd=closed, check=True)
+
+    # The two workers of before take no new connections from then on.
+    log = remote_demo.run / "logs" / "error.log"
+    wait_until(lambda: log.read_text().count("gracefully shutting down") == 2, remote_demo.output)
+    remote_demo.check_health(remote_demo.push_port, certificate)
+    check_owners(remote_demo.run)
+
+
+def check_owners(run):
+    """All of it is of the user that the servers run as."""
+    owner = run.stat().st_uid
+    assert owner != 0
+    assert {path.lstat().st_uid for path in run.rglob("*")} == {owner}
 
 
 def test_a_folder_of_something_else_is_left_alone(demo):
@@ -230,9 +275,70 @@ def test_a_folder_of_something_else_is_left_alone(demo):
 
 
 def test_half_a_key_pair_is_refused(demo):
-    (demo.run / "tls").mkdir(parents=True)
-    (demo.run / "tls" / "client.crt").write_text("")
+    demo.starts().stops()
+    (demo.run / "tls" / "client.key").unlink()
     assert "client.key" in demo.fails()
+
+
+@as_root
+def test_root_hands_over_no_content(demo):
+    """What it did not make may be prepared: here, a second name of a file that is root's."""
+    private = demo.home / "private"
+    private.write_text("root's")
+    (demo.run / "storage").mkdir(parents=True)
+    (demo.run / "storage" / "index").hardlink_to(private)
+    assert f"{demo.run} belongs to root" in demo.fails()
+    assert {path.stat().st_uid for path in (private, demo.run)} == {0}
+
+
+def test_no_client_is_registered_through_a_link(demo):
+    demo.starts().stops()
+    private = demo.home / "private"
+    private.write_text("not for the servers")
+    private.chmod(0o600)
+    (demo.run / "tls" / "authorized.crt").unlink()
+    (demo.run / "tls" / "authorized.crt").symlink_to(private)
+    assert "authorized.crt is a link" in demo.fails()
+    assert private.read_text() == "not for the servers"
+
+
+@pytest.mark.parametrize("missing", [["server.key"], ["server.key", "server.crt"]])
+def test_no_key_is_made_through_a_link(demo, missing):
+    demo.starts().stops()
+    for name in missing:
+        (demo.run / "tls" / name).unlink()
+    (demo.run / "tls" / "server.key").symlink_to(demo.home / "target")
+    demo.fails()
+    assert not list(demo.home.iterdir())
+
+
+def state(folder):
+    """All that there is in a folder, and of whom."""
+    found = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else None
+        found[path] = (status.st_uid, status.st_gid, status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+@as_root
+@pytest.mark.parametrize(
+    "name", ["assetd.yaml", "nginx", "storage", "logs", "logs/assetd.log", "tls", "tls/clients.map"]
+)
+def test_root_follows_no_link_that_the_servers_left(demo, name):
+    """It starts or it does not; what the link leads to stays as it was."""
+    demo.starts().stops()
+    entry = demo.run / name
+    private = demo.home / "private"
+    entry.rename(private)
+    for path in (private, *private.rglob("*")):
+        os.chown(path, 0, 0)
+        path.chmod(0o755 if path.is_dir() else 0o600)
+    entry.symlink_to(private)
+    before = state(private)
+    demo.start()
+    assert state(private) == before
 
 
 def directives(path):
@@ -258,4 +364,4 @@ def test_its_site_is_the_shipped_one_with_other_values(demo):
     demo.starts()
     assert directives(demo.run / "nginx" / "site.conf") == directives(SHIPPED / "site.conf")
     copied = {path.name: path.read_text() for path in (demo.run / "nginx" / "assetd").iterdir()}
-    assert copied == {path.name: path.read_text() for path in SHIPPED.glob("*.conf")}
+    assert copied == {path.name: path.read_text() for path in SHIPPED.iterdir()}
