@@ -51,6 +51,17 @@ bool utf8_is_text(const uint8_t *data, size_t size)
     return true;
 }
 
+size_t utf8_cut(const char *text, size_t most)
+{
+    size_t length = strnlen(text, most + 1);
+    if (length <= most)
+        return length;
+    length = most;
+    while (length > 0 && is_continuation((uint8_t)text[length]))
+        length--;
+    return length;
+}
+
 void utf8_mend(char *text)
 {
     size_t left = strlen(text);

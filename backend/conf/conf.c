@@ -207,33 +207,34 @@ static void read_socket_group(const struct schema_key *key, const struct yaml_no
     }
 }
 
-static void read_identity(const struct schema_key *key, const struct yaml_node *node, void *field,
-                          struct faults *faults)
+/* A text that CHECK finds nothing against, to FIELD; else FIELD is left alone. */
+static void read_checked(const struct yaml_node *node,
+                         int (*check)(const char *text, struct err *err), const char **field,
+                         struct faults *faults)
 {
     struct err err;
-    (void)key;
     const char *text = schema_text(node, faults);
     if (text == NULL)
         return;
-    if (check_metadata_key(text, &err) != 0)
+    if (check(text, &err) != 0)
         fault_add(faults, &node->place, "%s", err.msg);
     else
-        *(const char **)field = text;
+        *field = text;
+}
+
+static void read_identity(const struct schema_key *key, const struct yaml_node *node, void *field,
+                          struct faults *faults)
+{
+    (void)key;
+    read_checked(node, check_metadata_key, field, faults);
 }
 
 static void read_name(const struct schema_key *key, const struct yaml_node *node, void *field,
                       struct faults *faults)
 {
-    struct err err;
     (void)key;
     *(const char **)field = NULL;
-    const char *text = schema_text(node, faults);
-    if (text == NULL)
-        return;
-    if (check_instance_name(text, &err) != 0)
-        fault_add(faults, &node->place, "%s", err.msg);
-    else
-        *(const char **)field = text;
+    read_checked(node, check_instance_name, field, faults);
 }
 
 static void read_storage(const struct schema_key *key, const struct yaml_node *node, void *field,

@@ -4,6 +4,7 @@
 
 #include "base/digest_set.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/wire.h"
 #include "service/handlers.h"
 #include "service/messages.h"
@@ -360,12 +361,7 @@ static size_t response_room(const REAPI(Digest) *digest, int64_t size)
 static uint8_t *put_failure(uint8_t *out, const REAPI(Digest) *digest, struct err *err)
 {
     Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
-    size_t length = STATUS_MESSAGE_MAX;
-    if (strlen(err->msg) > length) {
-        while (length > 0 && ((unsigned char)err->msg[length] & 0xc0) == 0x80)
-            length--; /* not within a character */
-        err->msg[length] = '\0';
-    }
+    err->msg[utf8_cut(err->msg, STATUS_MESSAGE_MAX)] = '\0';
     status.code = err_grpc_status(err->code);
     status.message = err->msg;
     size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(digest);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Instances, their lists, and digests, as requests name them. */
 #include "service/request.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,11 +18,8 @@ struct shown {
 /* NAME, which is UTF-8, as a message can hold it: without control characters, long ones cut. */
 static const char *show(const char *name, struct shown *shown)
 {
-    size_t length = strnlen(name, SHOWN_MAX + 1);
-    bool is_cut = length > SHOWN_MAX;
-    if (is_cut)
-        for (length = SHOWN_MAX; length > 0 && ((unsigned char)name[length] & 0xc0) == 0x80;)
-            length--;
+    size_t length = utf8_cut(name, SHOWN_MAX);
+    bool is_cut = name[length] != '\0';
     for (size_t i = 0; i < length; i++)
         shown->text[i] = (unsigned char)name[i] < ' ' || name[i] == 0x7f ? '?' : name[i];
     (void)snprintf(shown->text + length, sizeof(shown->text) - length, "%s", is_cut ? "..." : "");

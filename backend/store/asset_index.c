@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "store/asset_life.h"
 #include "store/asset_record.h"
@@ -58,13 +59,6 @@ struct asset_index {
     bool is_upkeep_due;           /* whatever the clock says */
     bool has_upkeep_failed;       /* the last one; the next is not hurried then */
 };
-
-static int64_t system_now(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* --- reading --- */
 
@@ -487,7 +481,7 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
     struct asset_index *index = calloc(1, sizeof(*index));
     if (index == NULL)
         return err_no_memory(err, "an index");
-    index->now = options->now != NULL ? options->now : system_now;
+    index->now = options->now != NULL ? options->now : clock_now;
     index->expire_after = options->expire_after;
     index->renew_after = UPKEEP_MS;
     if (index->expire_after != 0 && index->expire_after / RENEW_SHARE < UPKEEP_MS)

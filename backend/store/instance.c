@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* Bytes of memory for the trees of one instance that are known to be whole. */
@@ -15,13 +15,6 @@ struct instances {
     size_t count; /* of those that are open */
     struct instance instances[];
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* --- open and close --- */
 
@@ -247,7 +240,7 @@ static void on_written(struct asset_write *write, const struct err *err)
 
 static void write_index(struct instance_push *push)
 {
-    push->asset.pushed_at = now_ms();
+    push->asset.pushed_at = clock_now();
     push->asset.fetched_at = push->asset.pushed_at;
     push->write = (struct asset_write){.keys = push->keys,
                                        .key_count = push->key_count,

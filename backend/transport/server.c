@@ -68,7 +68,7 @@ static int register_methods(struct server_listener *listener, struct err *err)
         return err_no_memory(err, "the methods");
     for (size_t i = 0; i < method_count; i++) {
         const struct method *method = &methods[i];
-        bool has_request = method->shape == METHOD_UNARY || method->shape == METHOD_SERVER_STREAM;
+        bool has_request = server_call_has_request(method);
         listener->methods[i].method = method;
         listener->methods[i].handle = grpc_server_register_method(
             listener->core, method->path, NULL,

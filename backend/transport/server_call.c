@@ -498,7 +498,7 @@ static void refuse_unknown(struct server_call *call)
     call_fail(&call->call, &err);
 }
 
-static bool has_initial_request(const struct method *method)
+bool server_call_has_request(const struct method *method)
 {
     return method->shape == METHOD_UNARY || method->shape == METHOD_SERVER_STREAM;
 }
@@ -508,7 +508,7 @@ static int admit(struct server_call *call, struct err *err)
 {
     const struct method *method = call->call.method;
     int rc = access_check(call->call.listener, method, err);
-    if (rc != 0 || !has_initial_request(method))
+    if (rc != 0 || !server_call_has_request(method))
         return rc;
     if (call->received == NULL)
         return err_set(err, ERR_INVALID, "%s needs a request message", method->path);
@@ -600,7 +600,8 @@ int server_call_arm(struct server_method *method, struct err *err)
     call->tag.done = on_arrival;
     grpc_call_error error;
     if (method->method != NULL) {
-        grpc_byte_buffer **payload = has_initial_request(method->method) ? &call->received : NULL;
+        grpc_byte_buffer **payload =
+            server_call_has_request(method->method) ? &call->received : NULL;
         error = grpc_server_request_registered_call(listener->core, method->handle, &call->core,
                                                     &call->deadline, &call->metadata, payload,
                                                     listener->queue, listener->queue, &call->tag);

@@ -62,6 +62,9 @@ bool server_flight_stop(struct server_flight *flight, int64_t grace);
 /* Waits until no call is left, and gives back the spare ones. */
 void server_flight_fini(struct server_flight *flight);
 
+/* Whether a call of METHOD comes with its one request, which the core is to read first. */
+bool server_call_has_request(const struct method *method);
+
 /* Makes a call and hands it to the core, for the next client that calls METHOD. */
 int server_call_arm(struct server_method *method, struct err *err);
 

@@ -183,10 +183,10 @@ class Server:
 
 
 def wait_until(condition, what):
-    """For what is bound to come, but not at once."""
+    """For what is bound to come, but not at once. WHAT to say else: a text, or what gives one."""
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what() if callable(what) else what
         time.sleep(0.02)
 
 

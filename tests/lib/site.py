@@ -10,6 +10,7 @@ import time
 
 import grpc
 
+from lib import processes
 from lib.client import Client
 from lib.ports import free_port
 from lib.server import CHECKOUT, ERROR_LINE, PATIENCE, SANITIZER_MARKS, wait_until
@@ -117,7 +118,7 @@ class Site(Keys):
         except subprocess.TimeoutExpired:
             self._kill()
             raise
-        left = self._left()
+        left = processes.of_session(self.process.pid)
         if left:
             self._kill()
         assert not left, f"left behind by make up: {left}"
@@ -135,7 +136,7 @@ class Site(Keys):
             self._kill()
 
     def _kill(self):
-        for pid in self._left():
+        for pid in processes.of_session(self.process.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -143,20 +144,6 @@ class Site(Keys):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-    def _left(self):
-        """The processes of the session that `make up` was started in."""
-        left = []
-        for entry in pathlib.Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    # After the name in parentheses: state, parent, group, session.
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue
-                if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                    left.append(int(entry.name))
-        return left
 
     def log(self):
         """What it printed, and every log below RUN."""

@@ -8,12 +8,11 @@ import pathlib
 import signal
 import subprocess
 import threading
-import time
 
 import grpc
 
 from lib.ports import free_port
-from lib.server import CHECKOUT, PATIENCE
+from lib.server import CHECKOUT, PATIENCE, wait_until
 from nginx.certificates import make_pair
 
 SHIPPED = CHECKOUT / "deploy" / "nginx"
@@ -63,13 +62,6 @@ def authorize(*arguments):
         check=False,
         timeout=PATIENCE,
     )
-
-
-def wait_until(condition, log):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain:\n{log()}"
-        time.sleep(0.01)
 
 
 def make_credentials(tls):

@@ -13,10 +13,11 @@ import grpc
 import pytest
 import yaml
 
+from lib import processes
 from lib.ports import free_port
-from lib.server import ASSETD, CHECKOUT, PATIENCE
+from lib.server import ASSETD, CHECKOUT, PATIENCE, wait_until
 from nginx.certificates import make_pair
-from nginx.front import SHIPPED, wait_until
+from nginx.front import SHIPPED
 
 UP = CHECKOUT / "deploy" / "demo" / "up.sh"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -81,16 +82,7 @@ class Demo:
 
     def left(self):
         """The processes of its session."""
-        pids = []
-        for entry in pathlib.Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue
-                if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                    pids.append(int(entry.name))
-        return pids
+        return processes.of_session(self.process.pid)
 
     def servers(self):
         """The pids of nginx's master and of assetd."""

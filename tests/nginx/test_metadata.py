@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from nginx.front import wait_until
+from lib.server import wait_until
 
 FETCH = "/build.bazel.remote.asset.v1.Fetch/FetchBlob"
 WRITE = "/google.bytestream.ByteStream/Write"

@@ -232,6 +232,15 @@ static void utf8_is_told_from_other_bytes(void **state)
     assert_false(utf8_is_text((const uint8_t *)"uri\0evil", 8));
 }
 
+static void utf8_is_cut_between_characters(void **state)
+{
+    (void)state;
+    static const char text[] = "a\xc3\xa9\xe2\x82\xac";
+    static const size_t lengths[] = {0, 1, 1, 3, 3, 3, 6, 6};
+    for (size_t most = 0; most < sizeof(lengths) / sizeof(lengths[0]); most++)
+        assert_int_equal(utf8_cut(text, most), lengths[most]);
+}
+
 /* --- wire format --- */
 
 static void wire_fields_are_read(void **state)
@@ -345,6 +354,7 @@ int main(void)
         cmocka_unit_test(digests_of_known_content),
         cmocka_unit_test(malformed_digests_are_refused),
         cmocka_unit_test(utf8_is_told_from_other_bytes),
+        cmocka_unit_test(utf8_is_cut_between_characters),
         cmocka_unit_test(wire_fields_are_read),
         cmocka_unit_test(wire_nonsense_is_malformed),
         cmocka_unit_test(varints_come_back),

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of the machine, as /proc shows them."""
+
+import pathlib
+
+
+def of_session(leader):
+    """The pids of the session that LEADER began, but for those that only wait to be reaped."""
+    pids = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                # After the name in parentheses: state, parent, group, session.
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                pids.append(int(entry.name))
+    return pids
