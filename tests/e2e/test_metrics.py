@@ -107,8 +107,10 @@ def test_a_client_that_drips_does_not_hold_up_the_stop(server, port):
         connection.sendall(b"GET /met")
         server.signal()
         assert server.wait() == 0
-        # Its end came with the stop, and not by the client's patience.
-        assert connection.recv(1) == b""
+        # Its end came with the stop, and not by the client's patience: a reset, if what was sent had
+        # not been read yet.
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
 
 
 def test_a_port_in_use_is_refused(assetd, server, port):
