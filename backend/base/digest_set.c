@@ -29,12 +29,6 @@ uint32_t digest_keys_hash(const struct digest_keys *keys, const uint8_t *hash, s
     return (uint32_t)(sum >> 32);
 }
 
-int digest_set_init(struct digest_set *set, struct err *err)
-{
-    *set = (struct digest_set){0};
-    return digest_keys_init(&set->keys, err);
-}
-
 void digest_set_fini(struct digest_set *set)
 {
     free(set->digests);
@@ -59,6 +53,8 @@ static int grow(struct digest_set *set, struct err *err)
     size_t capacity = set->capacity == 0 ? CAPACITY_MIN : 2 * set->capacity;
     if (capacity > UINT32_MAX / sizeof(struct digest))
         return err_set(err, ERR_EXHAUSTED, "more than %zu digests", set->capacity);
+    if (set->capacity == 0 && digest_keys_init(&set->keys, err) != 0)
+        return -(int)err->code;
     struct digest *digests = realloc(set->digests, capacity * sizeof(digests[0]));
     if (digests == NULL)
         return err_no_memory(err, "a set of digests");

@@ -27,20 +27,17 @@ int digest_keys_init(struct digest_keys *keys, struct err *err);
 uint32_t digest_keys_hash(const struct digest_keys *keys, const uint8_t *hash, size_t hash_size,
                           int64_t size);
 
-/* Embedded by its user. One thread at a time. */
+/* Embedded by its user, zeroed to begin. One thread at a time. */
 struct digest_set {
     struct digest *digests; /* in the order of digest_set_add; moves when one is added */
     size_t count;
-    size_t capacity;  /* of digests */
-    uint32_t *slots;  /* index + 1 of a digest, 0 is free; open addressing */
-    size_t slot_mask; /* slots less one; a power of two less one */
-    struct digest_keys keys;
+    size_t capacity;         /* of digests */
+    uint32_t *slots;         /* index + 1 of a digest, 0 is free; open addressing */
+    size_t slot_mask;        /* slots less one; a power of two less one */
+    struct digest_keys keys; /* made with the first digest */
 };
 
-/* Begins an empty set. */
-int digest_set_init(struct digest_set *set, struct err *err);
-
-/* A zeroed set is fine. */
+/* The set is empty again. */
 void digest_set_fini(struct digest_set *set);
 
 /* Adds DIGEST if it is not there, and tells whether it was new. All are of one function. */

@@ -97,7 +97,7 @@ static void find_missing(struct call *call, bool may_block)
     const REAPI(FindMissingBlobsRequest) *request =
         (const REAPI(FindMissingBlobsRequest) *)call->request;
     const struct instance *instance = call->state;
-    struct digest_set set;
+    struct digest_set set = {0};
     struct err err;
     REAPI(FindMissingBlobsResponse) response =
         BUILD__BAZEL__REMOTE__EXECUTION__V2__FIND_MISSING_BLOBS_RESPONSE__INIT;
@@ -105,8 +105,8 @@ static void find_missing(struct call *call, bool may_block)
     REAPI(Digest) **messages = arena_calloc(call->arena, count, sizeof(messages[0]));
     bool *present = arena_calloc(call->arena, count, sizeof(present[0]));
     bool is_known = true;
-    int rc = digest_set_init(&set, &err);
-    if (rc == 0 && (messages == NULL || present == NULL))
+    int rc = 0;
+    if (messages == NULL || present == NULL)
         rc = err_no_memory(&err, "a list of digests");
     if (rc == 0)
         rc = collect_digests(instance, request, &set, messages, &err);

@@ -267,8 +267,6 @@ static int walk_begin(struct walk *walk, const REAPI(GetTreeRequest) *request, s
     if (rc == 0)
         rc = parse_token(walk->token, &walk->first, err);
     if (rc == 0)
-        rc = digest_set_init(&walk->found, err);
-    if (rc == 0)
         rc = digest_set_add(&walk->found, &root, &is_new, err);
     return rc;
 }

@@ -32,12 +32,6 @@ struct walk {
     struct tree_missing *missing;
 };
 
-static int walk_init(struct walk *walk, struct err *err)
-{
-    int rc = digest_set_init(&walk->directories, err);
-    return rc == 0 ? digest_set_init(&walk->absent, err) : rc;
-}
-
 static void walk_fini(struct walk *walk)
 {
     digest_set_fini(&walk->directories);
@@ -277,9 +271,7 @@ static int check(struct walk *walk, const struct digest *blobs, size_t blob_coun
                  const struct digest *directories, size_t directory_count, struct err *err)
 {
     walk->missing->count = 0;
-    int rc = walk_init(walk, err);
-    if (rc == 0)
-        rc = look_up_all(walk, blobs, blob_count, false, err);
+    int rc = look_up_all(walk, blobs, blob_count, false, err);
     if (rc == 0)
         rc = look_up_all(walk, directories, directory_count, true, err);
     if (rc == 0 && walk->nowait)

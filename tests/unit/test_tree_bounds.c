@@ -123,8 +123,7 @@ static void test_hashes_that_begin_alike(void **state)
     assert_int_equal(trees->missing.count, COUNT);
     for (size_t i = 0; i < TREE_MISSING_MAX; i++)
         assert_true(digest_equal(&trees->missing.digests[i], &digests[i]));
-    struct digest_set set;
-    assert_int_equal(digest_set_init(&set, &trees->err), 0);
+    struct digest_set set = {0};
     for (unsigned round = 0; round < 2; round++)
         for (size_t i = 0; i < MORE; i++) {
             bool is_new;
