@@ -91,53 +91,20 @@ struct instance *instances_at(const struct instances *instances, size_t index)
 
 /* Either tree_check or tree_check_remembered. */
 typedef int check_function(struct tree_cache *cache, struct cas_hold *hold,
-                           const struct digest *blobs, size_t blob_count,
-                           const struct digest *directories, size_t directory_count,
+                           const struct tree_list *lists, size_t list_count,
                            struct tree_missing *missing, struct err *err);
 
-static bool is_named(const struct tree_missing *missing, const struct digest *digest)
-{
-    for (size_t i = 0; i < missing->count && i < TREE_MISSING_MAX; i++)
-        if (digest_equal(&missing->digests[i], digest))
-            return true;
-    return false;
-}
-
-/* The content is often among the references as well: what is named already is not counted twice. */
-static void add_missing(struct tree_missing *all, const struct tree_missing *more)
-{
-    for (size_t i = 0; i < more->count && i < TREE_MISSING_MAX; i++) {
-        if (is_named(all, &more->digests[i]))
-            continue;
-        if (all->count < TREE_MISSING_MAX)
-            all->digests[all->count] = more->digests[i];
-        all->count++;
-    }
-    if (more->count > TREE_MISSING_MAX)
-        all->count += more->count - TREE_MISSING_MAX;
-}
-
-/* Checks the content of an asset, and then all that it references, as the same. */
+/* Checks the content of an asset and all that it references. */
 static int check_asset(struct instance *instance, enum asset_kind kind, const struct asset *asset,
                        struct cas_hold *hold, check_function *check, struct tree_missing *missing,
                        struct err *err)
 {
-    bool is_directory = kind == ASSET_DIRECTORY;
-    struct tree_missing more = {.count = 0};
-    *missing = more;
-    int rc = check(instance->trees, hold, &asset->content, is_directory ? 0 : 1, &asset->content,
-                   is_directory ? 1 : 0, missing, err);
-    if (rc != 0 && rc != -ERR_PRECONDITION)
-        return rc;
-    int rest = check(instance->trees, hold, asset->blobs, asset->blob_count, asset->directories,
-                     asset->directory_count, &more, err);
-    if (rest == -ERR_PRECONDITION)
-        add_missing(missing, &more);
-    if (rest != 0)
-        return rest;
-    if (rc != 0)
-        (void)err_set(err, ERR_PRECONDITION, "content is missing");
-    return rc;
+    const struct tree_list lists[] = {
+        {&asset->content, 1, kind == ASSET_DIRECTORY},
+        {asset->blobs, asset->blob_count, false},
+        {asset->directories, asset->directory_count, true},
+    };
+    return check(instance->trees, hold, lists, sizeof(lists) / sizeof(lists[0]), missing, err);
 }
 
 /* --- fetch --- */
@@ -155,55 +122,47 @@ void instance_fetch_end(struct instance *instance, struct instance_fetch *fetch)
 }
 
 /*
- * Whether the asset just found is whole. *RC tells of a fault that left it unknown. What is not
- * whole, or no tree any more, is a miss, which the next push heals; ERR says what is missing.
+ * Whether the asset just found is whole. What is not, or no tree any more, is ERR_NOT_FOUND, which
+ * the next push heals; ERR says what is missing.
  */
-static bool is_whole(struct instance *instance, struct instance_fetch *fetch, check_function *check,
-                     int *rc, struct err *err)
+static int check_found(struct instance *instance, struct instance_fetch *fetch,
+                       check_function *check, struct err *err)
 {
     struct tree_missing missing;
+    char text[DIGEST_TEXT_MAX];
     if (instance->cas == NULL)
-        return true;
-    int checked =
-        check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
-    if (checked == -ERR_PRECONDITION && missing.count != 0) {
-        char text[DIGEST_TEXT_MAX];
-        (void)err_set(err, ERR_NOT_FOUND, "blob %s is gone",
-                      digest_text(&missing.digests[0], text));
-        return false;
-    }
-    if (checked == -ERR_PRECONDITION || checked == -ERR_INVALID || checked == -ERR_NOT_FOUND)
-        return false;
-    *rc = checked;
-    return checked == 0;
+        return 0;
+    int rc = check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
+    if (rc == -ERR_PRECONDITION)
+        return err_set(err, ERR_NOT_FOUND, "blob %s is gone",
+                       digest_text(&missing.digests[0], text));
+    return rc == -ERR_INVALID ? -ERR_NOT_FOUND : rc;
 }
 
 static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
                       check_function *check, struct arena *arena, struct err *err)
 {
-    int rc = 0;
     bool is_known = false;
     struct err reason;
     for (size_t i = 0; i < fetch->uri_count; i++) {
         struct asset_key key = {fetch->kind, fetch->function, fetch->uris[i], fetch->qualifiers,
                                 fetch->qualifier_count};
-        int found = asset_index_get(instance->index, &key, arena, &fetch->asset, err);
-        if (found == -ERR_NOT_FOUND)
+        int rc = asset_index_get(instance->index, &key, arena, &fetch->asset, err);
+        if (rc == -ERR_NOT_FOUND || (rc == 0 && fetch->asset.pushed_at < fetch->oldest_accepted))
             continue;
-        if (found != 0)
-            return found;
-        if (fetch->asset.pushed_at < fetch->oldest_accepted)
-            continue;
-        if (is_whole(instance, fetch, check, &rc, &reason)) {
+        if (rc != 0)
+            return rc;
+        rc = check_found(instance, fetch, check, &reason);
+        if (rc == 0) {
             fetch->uri = fetch->uris[i];
             asset_index_touch(instance->index, &key);
             return 0;
         }
-        is_known = true;
-        if (rc != 0) {
+        if (rc != -ERR_NOT_FOUND) {
             *err = reason;
             return rc;
         }
+        is_known = true;
     }
     if (is_known)
         return err_set(err, ERR_NOT_FOUND,

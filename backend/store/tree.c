@@ -110,13 +110,12 @@ static int look_up(struct walk *walk, const struct digest *digests, size_t count
     return rc;
 }
 
-static int look_up_all(struct walk *walk, const struct digest *digests, size_t count,
-                       bool are_directories, struct err *err)
+static int look_up_list(struct walk *walk, const struct tree_list *list, struct err *err)
 {
     int rc = 0;
-    for (size_t done = 0; done < count && rc == 0 && !walk->is_over; done += BATCH) {
-        size_t take = count - done < BATCH ? count - done : BATCH;
-        rc = look_up(walk, digests + done, take, are_directories, NO_ROOT, err);
+    for (size_t done = 0; done < list->count && rc == 0 && !walk->is_over; done += BATCH) {
+        size_t take = list->count - done < BATCH ? list->count - done : BATCH;
+        rc = look_up(walk, list->digests + done, take, list->are_directories, NO_ROOT, err);
     }
     return rc;
 }
@@ -267,13 +266,13 @@ static int conclude(const struct walk *walk, struct err *err)
     return 0;
 }
 
-static int check(struct walk *walk, const struct digest *blobs, size_t blob_count,
-                 const struct digest *directories, size_t directory_count, struct err *err)
+static int check(struct walk *walk, const struct tree_list *lists, size_t list_count,
+                 struct err *err)
 {
+    int rc = 0;
     walk->missing->count = 0;
-    int rc = look_up_all(walk, blobs, blob_count, false, err);
-    if (rc == 0)
-        rc = look_up_all(walk, directories, directory_count, true, err);
+    for (size_t i = 0; rc == 0 && i < list_count; i++)
+        rc = look_up_list(walk, &lists[i], err);
     if (rc == 0 && walk->nowait)
         rc = look_at_known_missing(walk, err);
     /* Without waiting one missing digest is answer enough; else all of them are wanted. */
@@ -283,19 +282,17 @@ static int check(struct walk *walk, const struct digest *blobs, size_t blob_coun
     return rc == 0 ? conclude(walk, err) : rc;
 }
 
-int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct digest *blobs,
-               size_t blob_count, const struct digest *directories, size_t directory_count,
-               struct tree_missing *missing, struct err *err)
+int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
+               size_t list_count, struct tree_missing *missing, struct err *err)
 {
     struct walk walk = {.cache = cache, .hold = hold, .missing = missing};
-    return check(&walk, blobs, blob_count, directories, directory_count, err);
+    return check(&walk, lists, list_count, err);
 }
 
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
-                          const struct digest *blobs, size_t blob_count,
-                          const struct digest *directories, size_t directory_count,
+                          const struct tree_list *lists, size_t list_count,
                           struct tree_missing *missing, struct err *err)
 {
     struct walk walk = {.cache = cache, .hold = hold, .missing = missing, .nowait = true};
-    return check(&walk, blobs, blob_count, directories, directory_count, err);
+    return check(&walk, lists, list_count, err);
 }

@@ -6,6 +6,7 @@
 #ifndef ASSETD_STORE_TREE_H
 #define ASSETD_STORE_TREE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/digest.h"
@@ -32,17 +33,22 @@ struct tree_missing {
     size_t count; /* may be larger than the array */
 };
 
+/* Blobs, or directories with all below them. */
+struct tree_list {
+    const struct digest *digests;
+    size_t count;
+    bool are_directories;
+};
+
 /*
- * Checks that each of BLOBS is there, and each of DIRECTORIES with all below it, each distinct
- * directory once, and renews the life of all of it under HOLD. ERR_PRECONDITION: some are missing,
- * see MISSING. ERR_INVALID: a directory is no Directory message, or larger than one may
- * be; its digest is in the message; or there are too many. ERR_UNAVAILABLE: nothing is known to be
- * missing, but some cannot be read at present. The empty directory is always there. Blocks on the
- * disk unless all is remembered.
+ * Checks that all of LISTS is there, each distinct directory once, and renews the life of all of it
+ * under HOLD. ERR_PRECONDITION: some are missing, see MISSING. ERR_INVALID: a directory is no
+ * Directory message, or larger than one may be; its digest is in the message; or there are too
+ * many. ERR_UNAVAILABLE: nothing is known to be missing, but some cannot be read at present. The
+ * empty directory is always there. Blocks on the disk unless all is remembered.
  */
-int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct digest *blobs,
-               size_t blob_count, const struct digest *directories, size_t directory_count,
-               struct tree_missing *missing, struct err *err);
+int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
+               size_t list_count, struct tree_missing *missing, struct err *err);
 
 /*
  * The same without touching the disk, and only until something is found missing: then MISSING has
@@ -50,8 +56,7 @@ int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct dig
  * can be looked up in some milliseconds; ask tree_check.
  */
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
-                          const struct digest *blobs, size_t blob_count,
-                          const struct digest *directories, size_t directory_count,
+                          const struct tree_list *lists, size_t list_count,
                           struct tree_missing *missing, struct err *err);
 
 /*

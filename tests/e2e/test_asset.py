@@ -356,6 +356,15 @@ def test_missing_content_that_is_a_reference_too_is_named_once(client):
     assert missing_of(info.value) == [f"blobs/{name_of(absent)}"]
 
 
+def test_what_a_directory_and_the_references_lack_is_counted_once(client):
+    """More of it than is named, below content that is among the references as well."""
+    tree = Tree({"f%d" % number: b"absent %d" % number for number in range(37)})
+    client.upload(tree.blobs[tree.root.hash])
+    with fails("FAILED_PRECONDITION", r"\(37 in all\)") as info:
+        client.push_directory("urn:a", tree.root, references_directories=[tree.root])
+    assert len(missing_of(info.value)) == 16
+
+
 def test_what_is_no_directory_is_refused_as_one(client):
     garbage = client.upload(b"\xff\xff\xff\xffno directory")
     with fails("INVALID_ARGUMENT", garbage.hash):

@@ -2,19 +2,10 @@
 /* Completeness of trees: reading Directory messages, walking them, remembering them. */
 #include <stdatomic.h>
 
-#include "store/cas_file.h"
-#include "store/tree.h"
-#include "store_blobs.h"
 #include "test_tree_messages.h"
+#include "trees.h"
 
-/* The store, what is known of its trees, and how often the disk was read. */
-struct trees {
-    struct store store; /* first: setup and teardown are the store's */
-    struct tree_cache *cache;
-    struct tree_missing missing;
-    struct err err;
-};
-
+/* How often the disk was read. */
 static atomic_int reads;
 
 static ssize_t counting_pread(int fd, void *buffer, size_t size, off_t offset)
@@ -25,29 +16,15 @@ static ssize_t counting_pread(int fd, void *buffer, size_t size, off_t offset)
 
 static int setup(void **state)
 {
-    struct trees *trees = calloc(1, sizeof(*trees));
-    scratch_init(&trees->store.scratch);
-    cas_disk.pread = counting_pread;
-    store_open(&trees->store, 512 * (int64_t)MIB);
-    assert_int_equal(tree_cache_new(trees->store.cas, 64 * MIB, &trees->cache, &trees->err), 0);
-    *state = trees;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct trees *trees = *state;
-    tree_cache_free(trees->cache);
-    int rc = store_teardown(state);
-    cas_disk.pread = pread;
-    return rc;
+    return trees_setup(state, 512 * (int64_t)MIB, 64 * MIB, counting_pread);
 }
 
 static int check(struct trees *trees, const struct digest *root)
 {
     struct cas_hold hold;
     cas_hold_begin(trees->store.cas, &hold);
-    int rc = tree_check(trees->cache, &hold, NULL, 0, root, 1, &trees->missing, &trees->err);
+    const struct tree_list list = {root, 1, true};
+    int rc = tree_check(trees->cache, &hold, &list, 1, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     return rc;
 }
@@ -57,8 +34,8 @@ static int check_remembered(struct trees *trees, const struct digest *root)
     int before = atomic_load(&reads);
     struct cas_hold hold;
     cas_hold_begin(trees->store.cas, &hold);
-    int rc =
-        tree_check_remembered(trees->cache, &hold, NULL, 0, root, 1, &trees->missing, &trees->err);
+    const struct tree_list list = {root, 1, true};
+    int rc = tree_check_remembered(trees->cache, &hold, &list, 1, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     assert_int_equal(atomic_load(&reads), before);
     return rc;
@@ -124,9 +101,8 @@ static void test_eviction_is_noticed(void **state)
     struct digest root = store_message(&trees->store, &top);
     assert_int_equal(check(trees, &root), 0);
     assert_int_equal(check_remembered(trees, &root), 0);
-    tree_cache_free(trees->cache);
-    store_reopen(&trees->store, 5 * MIB);
-    assert_int_equal(tree_cache_new(trees->store.cas, 64 * MIB, &trees->cache, &trees->err), 0);
+    trees_close(trees);
+    trees_open(trees, 5 * MIB, 64 * MIB);
     assert_int_equal(check(trees, &root), 0);
     assert_int_equal(put_blob(trees->store.cas, NULL, 3 * MIB, 2, &more), ERR_OK);
     assert_int_equal(check_remembered(trees, &root), -ERR_PRECONDITION);
@@ -140,9 +116,8 @@ static void test_a_check_renews_all_of_the_tree(void **state)
     struct message top = {0};
     struct digest more;
     struct digest file;
-    tree_cache_free(trees->cache);
-    store_reopen(&trees->store, 6 * MIB);
-    assert_int_equal(tree_cache_new(trees->store.cas, 64 * MIB, &trees->cache, &trees->err), 0);
+    trees_close(trees);
+    trees_open(trees, 6 * MIB, 64 * MIB);
     assert_int_equal(put_blob(trees->store.cas, NULL, MIB, 1, &file), ERR_OK);
     add_file(&leaf, "file", &file);
     struct digest leaf_digest = store_message(&trees->store, &leaf);
@@ -204,25 +179,16 @@ static void test_lists_of_blobs_and_directories(void **state)
     add_file(&same, "missing", &blobs[1]);
     struct digest directories[4] = {empty, store_message(&trees->store, &other), absent_blob(3),
                                     store_message(&trees->store, &same)};
-    assert_int_equal(
-        tree_check(trees->cache, NULL, blobs, 4, directories, 2, &trees->missing, &trees->err),
-        -ERR_PRECONDITION);
+    assert_int_equal(check_lists(trees, blobs, 4, directories, 2), -ERR_PRECONDITION);
     assert_int_equal(trees->missing.count, 1);
-    assert_int_equal(
-        tree_check(trees->cache, NULL, blobs, 4, directories, 4, &trees->missing, &trees->err),
-        -ERR_PRECONDITION);
+    assert_int_equal(check_lists(trees, blobs, 4, directories, 4), -ERR_PRECONDITION);
     assert_int_equal(trees->missing.count, 2);
     assert_true(digest_equal(&trees->missing.digests[0], &blobs[1]));
     assert_true(digest_equal(&trees->missing.digests[1], &directories[2]));
-    assert_int_equal(
-        tree_check(trees->cache, NULL, blobs, 1, directories, 2, &trees->missing, &trees->err), 0);
-    assert_int_equal(tree_check_remembered(trees->cache, NULL, blobs, 1, directories, 2,
-                                           &trees->missing, &trees->err),
-                     0);
+    assert_int_equal(check_lists(trees, blobs, 1, directories, 2), 0);
+    assert_int_equal(check_lists_remembered(trees, blobs, 1, directories, 2), 0);
     /* A listed blob needs no memory. */
-    assert_int_equal(
-        tree_check_remembered(trees->cache, NULL, blobs, 2, NULL, 0, &trees->missing, &trees->err),
-        -ERR_PRECONDITION);
+    assert_int_equal(check_lists_remembered(trees, blobs, 2, NULL, 0), -ERR_PRECONDITION);
 }
 
 static void test_a_deep_chain(void **state)
@@ -285,8 +251,7 @@ static void test_shared_directories_are_visited_once(void **state)
     }
     /* Every level is asked for by itself as well; a directory takes two reads. */
     int before = atomic_load(&reads);
-    assert_int_equal(tree_check(trees->cache, NULL, NULL, 0, all, 41, &trees->missing, &trees->err),
-                     0);
+    assert_int_equal(check_lists(trees, NULL, 0, all, 41), 0);
     assert_int_equal(atomic_load(&reads) - before, 2 * 41);
     assert_int_equal(check_remembered(trees, &below), 0);
 }
@@ -489,16 +454,17 @@ static void test_scan_survives_garbage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_whole_tree_is_remembered, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_eviction_is_noticed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_check_renews_all_of_the_tree, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_missing_is_named, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lists_of_blobs_and_directories, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_deep_chain, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_wide_directory, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_shared_directories_are_visited_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_memory_is_bounded, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_no_directory_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_whole_tree_is_remembered, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_eviction_is_noticed, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_a_check_renews_all_of_the_tree, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_missing_is_named, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_lists_of_blobs_and_directories, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_a_deep_chain, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_a_wide_directory, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_shared_directories_are_visited_once, setup,
+                                        trees_teardown),
+        cmocka_unit_test_setup_teardown(test_memory_is_bounded, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_no_directory_is_named, setup, trees_teardown),
         cmocka_unit_test(test_scan_refuses_what_is_no_directory),
         cmocka_unit_test(test_scan_visits_until_it_is_told),
         cmocka_unit_test(test_scan_survives_garbage),

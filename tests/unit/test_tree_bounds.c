@@ -4,18 +4,10 @@
 #include <stdatomic.h>
 
 #include "store/cas_private.h"
-#include "store/tree.h"
-#include "store_blobs.h"
 #include "test_tree_messages.h"
+#include "trees.h"
 
-enum { QUOTA = 64 * MIB };
-
-struct trees {
-    struct store store; /* first: setup and teardown are the store's */
-    struct tree_cache *cache;
-    struct tree_missing missing;
-    struct err err;
-};
+enum { QUOTA = 64 * MIB, CACHE = 16 * MIB };
 
 static atomic_bool fail_reads;
 
@@ -28,44 +20,10 @@ static ssize_t failing_pread(int fd, void *buffer, size_t size, off_t offset)
     return pread(fd, buffer, size, offset);
 }
 
-static void open_trees(struct trees *trees)
-{
-    store_open(&trees->store, QUOTA);
-    assert_int_equal(tree_cache_new(trees->store.cas, 16 * MIB, &trees->cache, &trees->err), 0);
-}
-
 static int setup(void **state)
 {
-    struct trees *trees = calloc(1, sizeof(*trees));
     atomic_store(&fail_reads, false);
-    cas_disk.pread = failing_pread;
-    scratch_init(&trees->store.scratch);
-    open_trees(trees);
-    *state = trees;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct trees *trees = *state;
-    tree_cache_free(trees->cache);
-    int rc = store_teardown(state);
-    cas_disk.pread = pread;
-    return rc;
-}
-
-static int check(struct trees *trees, const struct digest *blobs, size_t blob_count,
-                 const struct digest *directories, size_t directory_count)
-{
-    return tree_check(trees->cache, NULL, blobs, blob_count, directories, directory_count,
-                      &trees->missing, &trees->err);
-}
-
-static int check_remembered(struct trees *trees, const struct digest *blobs, size_t blob_count,
-                            const struct digest *directories, size_t directory_count)
-{
-    return tree_check_remembered(trees->cache, NULL, blobs, blob_count, directories,
-                                 directory_count, &trees->missing, &trees->err);
+    return trees_setup(state, QUOTA, CACHE, failing_pread);
 }
 
 static void test_what_cannot_be_read_is_not_missing(void **state)
@@ -78,22 +36,21 @@ static void test_what_cannot_be_read_is_not_missing(void **state)
     add_file(&top, "a", &file);
     struct digest root = store_message(&trees->store, &top);
     free(make_blob(1000, 2, &lost));
-    tree_cache_free(trees->cache);
-    store_close(&trees->store);
+    trees_close(trees);
     scratch_write(&trees->store.scratch, "cas/state", "another-boot running\n");
     atomic_store(&fail_reads, true);
-    open_trees(trees);
-    assert_int_equal(check(trees, &file, 1, NULL, 0), -ERR_UNAVAILABLE);
+    trees_open(trees, QUOTA, CACHE);
+    assert_int_equal(check_lists(trees, &file, 1, NULL, 0), -ERR_UNAVAILABLE);
     assert_string_equal(trees->err.msg, "content cannot be read right now");
     assert_int_equal(trees->missing.count, 0);
-    assert_int_equal(check(trees, NULL, 0, &root, 1), -ERR_UNAVAILABLE);
+    assert_int_equal(check_lists(trees, NULL, 0, &root, 1), -ERR_UNAVAILABLE);
     /* What is missing beside it is known. */
     const struct digest both[] = {file, lost};
-    assert_int_equal(check(trees, both, 2, NULL, 0), -ERR_PRECONDITION);
+    assert_int_equal(check_lists(trees, both, 2, NULL, 0), -ERR_PRECONDITION);
     assert_int_equal(trees->missing.count, 1);
     assert_true(digest_equal(&trees->missing.digests[0], &lost));
     atomic_store(&fail_reads, false);
-    assert_int_equal(check(trees, &file, 1, &root, 1), 0);
+    assert_int_equal(check_lists(trees, &file, 1, &root, 1), 0);
 }
 
 /* Digests of blobs that nobody has, whose hashes begin with the same 8 bytes. */
@@ -119,7 +76,7 @@ static void test_hashes_that_begin_alike(void **state)
     enum { COUNT = 1 << 16, MORE = 1 << 20 };
     struct trees *trees = *state;
     struct digest *digests = alike(MORE);
-    assert_int_equal(check(trees, digests, COUNT, NULL, 0), -ERR_PRECONDITION);
+    assert_int_equal(check_lists(trees, digests, COUNT, NULL, 0), -ERR_PRECONDITION);
     assert_int_equal(trees->missing.count, COUNT);
     for (size_t i = 0; i < TREE_MISSING_MAX; i++)
         assert_true(digest_equal(&trees->missing.digests[i], &digests[i]));
@@ -150,19 +107,19 @@ static void test_much_to_look_up_is_left_to_who_may_wait(void **state)
         files[i] = file;
     }
     struct digest root = store_message(&trees->store, &top);
-    assert_int_equal(check(trees, files, FILES, &root, 1), 0);
-    assert_int_equal(check_remembered(trees, files, 4000, NULL, 0), 0);
-    assert_int_equal(check_remembered(trees, files, FILES, NULL, 0), -ERR_UNAVAILABLE);
-    assert_int_equal(check_remembered(trees, NULL, 0, &root, 1), -ERR_UNAVAILABLE);
+    assert_int_equal(check_lists(trees, files, FILES, &root, 1), 0);
+    assert_int_equal(check_lists_remembered(trees, files, 4000, NULL, 0), 0);
+    assert_int_equal(check_lists_remembered(trees, files, FILES, NULL, 0), -ERR_UNAVAILABLE);
+    assert_int_equal(check_lists_remembered(trees, NULL, 0, &root, 1), -ERR_UNAVAILABLE);
     /* What is found missing before is an answer. */
     free(make_blob(10, 2, &lost));
     files[0] = lost;
-    assert_int_equal(check_remembered(trees, files, FILES, NULL, 0), -ERR_PRECONDITION);
+    assert_int_equal(check_lists_remembered(trees, files, FILES, NULL, 0), -ERR_PRECONDITION);
     assert_true(digest_equal(&trees->missing.digests[0], &lost));
     free(files);
     /* Nor is more looked up than that takes. */
     struct digest *absent = alike(1000);
-    assert_int_equal(check_remembered(trees, absent, 1000, NULL, 0), -ERR_PRECONDITION);
+    assert_int_equal(check_lists_remembered(trees, absent, 1000, NULL, 0), -ERR_PRECONDITION);
     assert_true(trees->missing.count < 1000);
     free(absent);
 }
@@ -188,10 +145,10 @@ static void test_too_many_directories(void **state)
     struct cas *cas = trees->store.cas;
     struct digest *digests = alike(COUNT);
     claim(cas, digests, COUNT);
-    assert_int_equal(check(trees, NULL, 0, digests, COUNT), -ERR_INVALID);
+    assert_int_equal(check_lists(trees, NULL, 0, digests, COUNT), -ERR_INVALID);
     assert_non_null(strstr(trees->err.msg, "524288 directories"));
     /* As many as there may be: the first of them has no file. */
-    assert_int_equal(check(trees, NULL, 0, digests, 1), -ERR_PRECONDITION);
+    assert_int_equal(check_lists(trees, NULL, 0, digests, 1), -ERR_PRECONDITION);
     (void)pthread_mutex_lock(&cas->lock);
     cas->recorded = cas->counter; /* there are no files whose times could be set */
     (void)pthread_mutex_unlock(&cas->lock);
@@ -201,11 +158,12 @@ static void test_too_many_directories(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_what_cannot_be_read_is_not_missing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hashes_that_begin_alike, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_read_is_not_missing, setup,
+                                        trees_teardown),
+        cmocka_unit_test_setup_teardown(test_hashes_that_begin_alike, setup, trees_teardown),
         cmocka_unit_test_setup_teardown(test_much_to_look_up_is_left_to_who_may_wait, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_too_many_directories, setup, teardown),
+                                        trees_teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_directories, setup, trees_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
