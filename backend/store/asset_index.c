@@ -65,12 +65,8 @@ struct asset_index {
 static bool is_expired(struct asset_index *index, const uint8_t *hash, const struct asset_row *row,
                        int64_t now)
 {
-    struct asset_use use;
-    if (row->expires_at != 0 && row->expires_at <= now)
-        return true;
-    return asset_life_is_unused(row->fetched_at, index->expire_after, now) &&
-           !(asset_uses_find(&index->uses, hash, &use) &&
-             !asset_life_is_unused(use.at, index->expire_after, now));
+    return (row->expires_at != 0 && row->expires_at <= now) ||
+           asset_life_is_unused(&index->uses, hash, row, index->expire_after, now);
 }
 
 int asset_index_get(struct asset_index *index, const struct asset_key *key, struct arena *arena,
@@ -200,7 +196,7 @@ static int commit_writes(struct asset_index *index, const struct asset_write *fi
         return rc;
     for (const struct asset_write *write = first; rc == 0 && write != end; write = write->next)
         rc = apply(index, write, err);
-    if (rc == 0 && evicts && asset_room_is_over(&index->tables))
+    if (rc == 0 && evicts)
         rc = asset_room_settle(&index->tables, &changes.evicted, err);
     rc = finish(index, rc, &changes, err);
     if (rc == 0)
@@ -227,7 +223,7 @@ static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals,
     if (rc == 0 && sweep)
         rc = asset_life_expire(&index->tables, now, index->expire_after, limit, &changes.expired,
                                err);
-    if (rc == 0 && asset_room_is_over(&index->tables))
+    if (rc == 0)
         rc = asset_room_settle(&index->tables, &changes.evicted, err);
     *more |= sweep && changes.expired == limit;
     return finish(index, rc, &changes, err);

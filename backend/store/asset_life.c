@@ -78,14 +78,20 @@ int asset_life_renew(struct asset_tables *tables, int64_t now, int64_t renew_aft
 
 /* --- expiry --- */
 
-bool asset_life_is_unused(int64_t fetched_at, int64_t expire_after, int64_t now)
+static bool is_old(int64_t fetched_at, int64_t expire_after, int64_t now)
 {
     int64_t age;
-    if (expire_after == 0)
-        return false;
     if (__builtin_sub_overflow(now, fetched_at, &age))
         return now > fetched_at;
     return age >= expire_after;
+}
+
+bool asset_life_is_unused(struct asset_uses *uses, const uint8_t *hash, const struct asset_row *row,
+                          int64_t expire_after, int64_t now)
+{
+    struct asset_use use;
+    return expire_after != 0 && is_old(row->fetched_at, expire_after, now) &&
+           !(asset_uses_find(uses, hash, &use) && !is_old(use.at, expire_after, now));
 }
 
 /*
@@ -100,13 +106,10 @@ static int expire_unused(struct asset_tables *tables, int64_t now, int64_t expir
     for (size_t passed = 0; rc == 0 && passed < PASS_MAX && *count < limit;) {
         uint8_t hash[ASSET_HASH_SIZE];
         struct asset_row row;
-        struct asset_use use;
         rc = asset_tables_next_used(tables, &used, hash, &row);
         if (rc != 0)
             break;
-        if (!asset_life_is_unused(row.fetched_at, expire_after, now) ||
-            (asset_uses_find(tables->uses, hash, &use) &&
-             !asset_life_is_unused(use.at, expire_after, now))) {
+        if (!asset_life_is_unused(tables->uses, hash, &row, expire_after, now)) {
             passed++;
             continue;
         }

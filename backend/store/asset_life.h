@@ -18,8 +18,12 @@
 int asset_life_renew(struct asset_tables *tables, int64_t now, int64_t renew_after, bool *more,
                      struct err *err);
 
-/* Whether an asset has not been fetched for EXPIRE_AFTER milliseconds (0: for ever) at NOW. */
-bool asset_life_is_unused(int64_t fetched_at, int64_t expire_after, int64_t now);
+/*
+ * Whether an asset has not been fetched for EXPIRE_AFTER milliseconds (0: for ever) at NOW. A fetch
+ * that is pending in USES counts. Any thread.
+ */
+bool asset_life_is_unused(struct asset_uses *uses, const uint8_t *hash, const struct asset_row *row,
+                          int64_t expire_after, int64_t now);
 
 /*
  * Removes at most LIMIT assets that are expired at NOW; *COUNT says how many. A pending use keeps

@@ -37,18 +37,13 @@ static size_t pages_over(struct asset_tables *tables)
     return pages > tables->limit_pages ? pages - tables->limit_pages : 0;
 }
 
-bool asset_room_is_over(struct asset_tables *tables)
-{
-    return pages_over(tables) > 0;
-}
-
 /* Evicts assets of BUDGET bytes, or a little more; if ONLY_OVER, no more than it takes. */
 static int evict(struct asset_tables *tables, size_t budget, bool only_over,
                  struct evicted *evicted)
 {
     uint64_t used = 0;
     *evicted = (struct evicted){.count = 0};
-    while (evicted->bytes < budget && (!only_over || asset_room_is_over(tables))) {
+    while (evicted->bytes < budget && (!only_over || pages_over(tables) > 0)) {
         uint8_t hash[ASSET_HASH_SIZE];
         struct asset_row row;
         struct asset_use use;

@@ -3,19 +3,16 @@
 #ifndef ASSETD_STORE_ASSET_ROOM_H
 #define ASSETD_STORE_ASSET_ROOM_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
 #include "store/asset_tables.h"
 
-/* Whether what the transaction leaves is more than should be in use. */
-bool asset_room_is_over(struct asset_tables *tables);
-
 /*
- * Within a transaction: evicts what was used longest ago, in proportion to what was put and renewed
- * by it; *COUNT says how many. Nothing that it put or renewed is evicted. An asset whose use is
- * pending is renewed instead, and when no renewal is left, nothing more is evicted.
+ * Within a transaction: if what it leaves is more than should be in use, evicts what was used
+ * longest ago, in proportion to what was put and renewed by it; *COUNT says how many. Nothing that
+ * it put or renewed is evicted. An asset whose use is pending is renewed instead, and when no
+ * renewal is left, nothing more is evicted.
  */
 int asset_room_settle(struct asset_tables *tables, size_t *count, struct err *err);
 
