@@ -2,7 +2,6 @@
 /* The set-up that tests of handlers share. */
 #include "fake_services.h"
 
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,13 +11,15 @@
 /* cmocka needs those above. */
 #include <cmocka.h>
 
+#include "scratch.h"
+
 static const char *const ci[] = {"ci"};
 static const char *const readers[] = {"ci", "alice"};
 static const char *const narrow[] = {"", "small"};
 
-static char folder[] = "/tmp/assetd-test-XXXXXX";
-static pid_t folder_owner; /* 0 while there is none */
-static char paths[FAKE_INSTANCES][sizeof(folder) + 2];
+static struct scratch scratch;
+static pid_t scratch_owner; /* 0 while there is none */
+static char paths[FAKE_INSTANCES][PATH_MAX];
 static struct conf_instance instances[FAKE_INSTANCES];
 static struct conf conf = {.instances = instances, .instance_count = FAKE_INSTANCES};
 static struct arena blobs;
@@ -35,7 +36,7 @@ const struct conf_listener fake_admin_listener = {
 
 static void configure(unsigned index, const char *name)
 {
-    (void)snprintf(paths[index], sizeof(paths[index]), "%s/%u", folder, index);
+    (void)snprintf(paths[index], sizeof(paths[index]), "%s/%u", scratch.path, index);
     instances[index] = (struct conf_instance){
         .name = name,
         .storage = paths[index],
@@ -48,33 +49,26 @@ static void configure(unsigned index, const char *name)
     };
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *position)
+static void remove_scratch(void)
 {
-    (void)status, (void)type, (void)position;
-    return remove(path);
-}
-
-static int remove_folder(void)
-{
-    int rc = nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    folder_owner = 0;
-    return rc;
+    scratch_fini(&scratch);
+    scratch_owner = 0;
 }
 
 /* For a set-up that fails, or a test that ends the program. */
-static void remove_folder_at_exit(void)
+static void remove_scratch_at_exit(void)
 {
-    if (folder_owner == getpid())
-        (void)remove_folder();
+    if (scratch_owner == getpid())
+        remove_scratch();
 }
 
 int fake_services_set_up(void **state)
 {
     (void)state;
     struct err err;
-    assert_non_null(mkdtemp(folder));
-    folder_owner = getpid();
-    assert_int_equal(atexit(remove_folder_at_exit), 0);
+    scratch_init(&scratch);
+    scratch_owner = getpid();
+    assert_int_equal(atexit(remove_scratch_at_exit), 0);
     arena_init(&blobs);
     configure(FAKE_MAIN, "");
     configure(FAKE_KERNEL, "team/kernel");
@@ -100,7 +94,8 @@ int fake_services_tear_down(void **state)
     instances_close(fake_services.instances);
     pool_free(fake_services.workers);
     arena_fini(&blobs);
-    return remove_folder();
+    remove_scratch();
+    return 0;
 }
 
 const struct method *fake_method(const char *name)

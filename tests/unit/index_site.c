@@ -2,7 +2,6 @@
 /* Opening, filling and asking the index of a test. */
 #include "index_site.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,22 +15,11 @@ int64_t site_now(void)
     return atomic_load(&site_clock);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *walk)
-{
-    (void)st;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
 int site_set_up(void **state)
 {
     struct site *site = calloc(1, sizeof(*site));
-    const char *parent = getenv("TMPDIR");
     assert_non_null(site);
-    (void)snprintf(site->path, sizeof(site->path), "%s/assetd-index-XXXXXX",
-                   parent != NULL && strlen(parent) < 32 ? parent : "/tmp");
-    assert_non_null(mkdtemp(site->path));
+    scratch_init(&site->scratch);
     arena_init(&site->arena);
     atomic_store(&site_clock, INT64_C(1800000000000));
     *state = site;
@@ -43,15 +31,15 @@ int site_tear_down(void **state)
     struct site *site = *state;
     asset_index_close(site->index);
     arena_fini(&site->arena);
-    int rc = nftw(site->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    scratch_fini(&site->scratch);
     free(site);
-    return rc;
+    return 0;
 }
 
 int site_try_open(struct site *site, int64_t quota, int64_t expire_after)
 {
     struct asset_index_options options = {
-        .path = site->path, .quota = quota, .expire_after = expire_after, .now = site_now};
+        .path = site->scratch.path, .quota = quota, .expire_after = expire_after, .now = site_now};
     return asset_index_open(&options, &site->index, &site->err);
 }
 
@@ -76,10 +64,9 @@ struct asset_index_stats site_stats(struct site *site)
 
 int64_t site_file_size(struct site *site)
 {
-    char path[128];
+    char path[PATH_MAX];
     struct stat st;
-    (void)snprintf(path, sizeof(path), "%s/index/data.mdb", site->path);
-    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(stat(scratch_path(&site->scratch, "index/data.mdb", path), &st), 0);
     return st.st_size;
 }
 

@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/digest.h"
 #include "base/err.h"
+#include "scratch.h"
 #include "store/asset_index.h"
 
 enum { MINUTE = 60 * 1000, HOUR = 60 * MINUTE };
@@ -27,7 +28,7 @@ int64_t site_now(void);
 
 /* What every test has: an empty folder, and the index that was opened in it last. */
 struct site {
-    char path[64];
+    struct scratch scratch;
     struct asset_index *index;
     struct arena arena;
     struct err err;

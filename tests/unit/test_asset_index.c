@@ -178,9 +178,9 @@ static void test_a_hundred_thousand_references(void **state)
     site_close(site);
 
     /* More than a quarter of what a small index may hold. */
-    char path[128];
-    (void)snprintf(path, sizeof(path), "%s/small", site->path);
-    struct asset_index_options options = {.path = path, .quota = 8 * MIB, .now = site_now};
+    char path[PATH_MAX];
+    struct asset_index_options options = {
+        .path = scratch_path(&site->scratch, "small", path), .quota = 8 * MIB, .now = site_now};
     assert_int_equal(asset_index_open(&options, &site->index, &site->err), 0);
     site_put_number(site, 1);
     assert_int_equal(site_write(site, &key, 1, &asset), ERR_EXHAUSTED);
@@ -246,7 +246,7 @@ static void test_a_second_opening_is_refused(void **state)
     struct site *site = *state;
     site_open(site, MIB, 0);
     struct asset_index *first = site->index;
-    struct asset_index_options options = {.path = site->path, .quota = MIB};
+    struct asset_index_options options = {.path = site->scratch.path, .quota = MIB};
     struct asset_index *second = NULL;
     assert_int_equal(asset_index_open(&options, &second, &site->err), -ERR_UNAVAILABLE);
     assert_null(second);
@@ -257,25 +257,22 @@ static void test_a_second_opening_is_refused(void **state)
 static void test_a_newer_format_is_refused(void **state)
 {
     struct site *site = *state;
-    char path[128];
+    char format[64];
     site_open(site, MIB, 0);
     site_close(site);
-    (void)snprintf(path, sizeof(path), "%s/index/format", site->path);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    (void)fprintf(file, "assetd index %d 00000000000000000000000000000000\n", ASSET_FORMAT + 1);
-    (void)fclose(file);
+    (void)snprintf(format, sizeof(format), "assetd index %d 00000000000000000000000000000000\n",
+                   ASSET_FORMAT + 1);
+    scratch_write(&site->scratch, "index/format", format);
     assert_int_equal(site_try_open(site, MIB, 0), -ERR_PRECONDITION);
 }
 
 static void test_a_file_that_is_no_database_is_refused(void **state)
 {
     struct site *site = *state;
-    char path[128];
+    char path[PATH_MAX];
     site_open(site, MIB, 0);
     site_close(site);
-    (void)snprintf(path, sizeof(path), "%s/index/data.mdb", site->path);
-    FILE *file = fopen(path, "w");
+    FILE *file = fopen(scratch_path(&site->scratch, "index/data.mdb", path), "w");
     assert_non_null(file);
     for (int i = 0; i < 10000; i++)
         (void)fputs("nothing ", file);

@@ -14,17 +14,16 @@
 /* Turns over a bit of the first value of a table, behind the index's back. */
 static void damage(struct site *site, const char *table, size_t offset)
 {
-    char path[128];
+    char path[PATH_MAX];
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi dbi;
     MDB_cursor *cursor;
     MDB_val key;
     MDB_val value;
-    (void)snprintf(path, sizeof(path), "%s/index", site->path);
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_set_maxdbs(env, 8), 0);
-    assert_int_equal(mdb_env_open(env, path, 0, 0640), 0);
+    assert_int_equal(mdb_env_open(env, scratch_path(&site->scratch, "index", path), 0, 0640), 0);
     assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
     assert_int_equal(mdb_dbi_open(txn, table, 0, &dbi), 0);
     assert_int_equal(mdb_cursor_open(txn, dbi, &cursor), 0);
@@ -100,11 +99,10 @@ static void test_damage_is_a_miss(void **state)
 static void damage_row_pages(struct site *site)
 {
     enum { PAGE = 4096, FLAGS = 10, NODES = 16, KEY_SIZE = 6, LEAF = 2 };
-    char path[128];
+    char path[PATH_MAX];
     uint8_t page[PAGE];
     int damaged = 0;
-    (void)snprintf(path, sizeof(path), "%s/index/data.mdb", site->path);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = open(scratch_path(&site->scratch, "index/data.mdb", path), O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     for (off_t at = 0; pread(fd, page, sizeof(page), at) == (ssize_t)sizeof(page); at += PAGE) {
         size_t node = (size_t)page[NODES] | (size_t)page[NODES + 1] << 8;

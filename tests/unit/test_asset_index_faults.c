@@ -169,7 +169,7 @@ static void test_killed_at_any_moment(void **state)
         pid_t child = fork();
         if (child == 0) {
             (void)close(pipe_fds[0]);
-            write_for_ever(site->path, first, pipe_fds[1]);
+            write_for_ever(site->scratch.path, first, pipe_fds[1]);
         }
         assert_true(child > 0);
         (void)close(pipe_fds[1]);
@@ -308,7 +308,7 @@ static void test_readers_go_on_while_the_file_is_written_anew(void **state)
     site_fill(site, 0, 1000);
     site_close(site);
     assert_int_equal(
-        store_directory_open(site->path, "index", ASSET_FORMAT, &directory, &site->err), 0);
+        store_directory_open(site->scratch.path, "index", ASSET_FORMAT, &directory, &site->err), 0);
     assert_int_equal(asset_db_open(&directory, 4 * MIB, &rewriting.db, &site->err), 0);
     (void)sem_init(&rewriting.halt.begun, 0, 0);
     (void)sem_init(&rewriting.halt.go_on, 0, 0);
