@@ -6,7 +6,6 @@
 #ifndef ASSETD_STORE_ASSET_DB_H
 #define ASSETD_STORE_ASSET_DB_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

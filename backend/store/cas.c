@@ -361,8 +361,3 @@ void cas_stats(struct cas *cas, struct cas_stats *stats)
                                 .broken = cas->broken};
     (void)pthread_mutex_unlock(&cas->lock);
 }
-
-int64_t cas_quota(const struct cas *cas)
-{
-    return cas->quota;
-}

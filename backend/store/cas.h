@@ -156,7 +156,4 @@ struct cas_stats {
 
 void cas_stats(struct cas *cas, struct cas_stats *stats);
 
-/* The quota that the store was opened with, bytes. */
-int64_t cas_quota(const struct cas *cas);
-
 #endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The asset index: which assets go when the quota is full, and that the others stay. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
