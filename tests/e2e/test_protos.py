@@ -79,9 +79,9 @@ def rename_package(file, package):
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory):
+def ours(module_folder):
     """Our FileDescriptorProtos by path, as the Makefile has them built."""
-    out = tmp_path_factory.mktemp("protos") / "descriptors.pb"
+    out = module_folder / "descriptors.pb"
     paths = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     subprocess.run(["protoc", "-I", str(PROTOS), f"--descriptor_set_out={out}", *paths], check=True)
     files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
