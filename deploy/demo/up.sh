@@ -200,52 +200,22 @@ http {
 END
 }
 
-listen() {
-    echo "    listen 127.0.0.1:$1 ssl http2;"
-    if grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; then
-        echo "    listen [::1]:$1 ssl http2;"
-    fi
-}
-
-# The same directives as in deploy/nginx/site.conf; all else is included as it is shipped.
+# The shipped one, with other values.
 write_site_conf() {
-    write nginx/site.conf <<END
-# Written by \`make up\` at each start: the settings of this site.
-include assetd/http.conf;
-
-upstream assetd_read {
-    server unix:../sock/pull.sock;
-    include assetd/upstream.conf;
-}
-upstream assetd_write {
-    server unix:../sock/push.sock;
-    include assetd/upstream.conf;
-}
-
-map \$ssl_client_fingerprint \$assetd_client {
-    default "";
-    include ../tls/clients.map;
-}
-
-server {
-$(listen "$PULL_PORT")
-    server_name localhost;
-    ssl_certificate ../tls/server.crt;
-    ssl_certificate_key ../tls/server.key;
-    access_log ../logs/access.json assetd_json;
-    include assetd/pull.conf;
-}
-
-server {
-$(listen "$PUSH_PORT")
-    server_name localhost;
-    ssl_certificate ../tls/server.crt;
-    ssl_certificate_key ../tls/server.key;
-    ssl_client_certificate ../tls/authorized.crt;
-    access_log ../logs/access.json assetd_json;
-    include assetd/push.conf;
-}
-END
+    local site no_ipv6=()
+    grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null || no_ipv6=(-e '/listen \[::1\]/d')
+    # shellcheck disable=SC2016 # backquotes of a comment
+    site=$(sed -e '1,/^$/s/^#.*//' \
+        -e "s|listen 11001 |listen 127.0.0.1:$PULL_PORT |; s|listen \[::\]:11001 |listen [::1]:$PULL_PORT |" \
+        -e "s|listen 11002 |listen 127.0.0.1:$PUSH_PORT |; s|listen \[::\]:11002 |listen [::1]:$PUSH_PORT |" \
+        -e 's|cache\.example\.com|localhost|; s|/run/assetd/|../sock/|; s|/etc/assetd/tls/|../tls/|' \
+        -e 's|/var/log/nginx/assetd.json|../logs/access.json|' "${no_ipv6[@]}" \
+        "$deploy/nginx/site.conf")
+    case $site in
+    *[:' ']/* | *example.com*) fail "deploy/nginx/site.conf has values that are not replaced here" ;;
+    esac
+    printf '# Written by \140make up\140 at each start: the settings of this site.\n%s\n' "$site" |
+        write nginx/site.conf
 }
 
 fill_run() {
