@@ -2,6 +2,7 @@
 /* Addresses: who has them already, and the files of unix sockets. */
 #include "transport/listener.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <grpc/grpc_security.h>
 #include <string.h>
@@ -22,19 +23,6 @@ static int add_port(grpc_server *server, const struct conf_listener *listener)
 
 /* --- unix sockets --- */
 
-static int unix_address(const char *path, struct sockaddr_un *address, struct err *err)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    size_t length = strlen(path);
-    if (length >= sizeof(address->sun_path))
-        return err_set(err, ERR_INVALID,
-                       "unix:%s: the path has %zu bytes, a socket's has at most "
-                       "%zu; choose a shorter one",
-                       path, length, sizeof(address->sun_path) - 1);
-    memcpy(address->sun_path, path, length + 1);
-    return 0;
-}
-
 /* Who listens at the socket that FD is connected to. */
 static int refuse_live(int fd, const char *path, struct err *err)
 {
@@ -50,10 +38,10 @@ static int refuse_live(int fd, const char *path, struct err *err)
 static int clear_path(const char *path, struct err *err)
 {
     struct stat status;
-    struct sockaddr_un address;
-    int rc = unix_address(path, &address, err);
-    if (rc != 0)
-        return rc;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int rc = 0;
+    assert(strlen(path) < sizeof(address.sun_path)); /* the configuration has checked it */
+    memcpy(address.sun_path, path, strlen(path));
     if (lstat(path, &status) != 0)
         return errno == ENOENT ? 0 : err_errno(err, errno, "unix:%s", path);
     if (!S_ISSOCK(status.st_mode))
@@ -86,7 +74,8 @@ static int bind_unix(grpc_server *server, const struct conf_listener *listener, 
                        "%s: cannot listen there; does its directory exist, and may user %u write "
                        "to it?",
                        listener->address, (unsigned)geteuid());
-    if (listener->has_socket_group && chown(listener->path, (uid_t)-1, listener->socket_gid) != 0)
+    if (listener->socket_group != NULL &&
+        chown(listener->path, (uid_t)-1, listener->socket_gid) != 0)
         return err_errno(err, errno, "%s: give it to group %s (are you a member?)",
                          listener->address, listener->socket_group);
     if (chmod(listener->path, listener->socket_mode) != 0)
@@ -102,29 +91,17 @@ static int bind_unix(grpc_server *server, const struct conf_listener *listener, 
  */
 static int explain_port(const char *address, struct err *err)
 {
-    struct addrinfo *found;
-    int rc = tcp_address_resolve(address, &found, err);
+    int fd;
+    int rc = tcp_address_bind(address, &fd, err);
     if (rc != 0)
         return rc;
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int reuse = 1;
-    if (fd >= 0)
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) == 0)
-        rc = err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there", address);
-    else if (errno != EADDRINUSE)
-        rc = err_errno(err, errno, "%s: cannot listen there", address);
-    else
-        rc = tcp_address_in_use(address, found->ai_addr, err);
-    if (fd >= 0)
-        (void)close(fd);
-    freeaddrinfo(found);
-    return rc;
+    (void)close(fd);
+    return err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there", address);
 }
 
 int listener_bind(grpc_server *server, const struct conf_listener *listener, struct err *err)
 {
-    if (listener->is_unix)
+    if (listener->path != NULL)
         return bind_unix(server, listener, err);
     return add_port(server, listener) != 0 ? 0 : explain_port(listener->address, err);
 }

@@ -72,68 +72,53 @@ static void print_calls(FILE *page, const struct metrics_calls *calls)
     }
 }
 
-/* One figure of every instance; those that do not have it are left out. */
+/* What is known of one instance at one moment. */
+struct sample {
+    struct asset_index_stats index;
+    struct cas_stats cas; /* unless it is an index only */
+    uint64_t index_quota;
+    uint64_t cas_quota;
+};
+
+/* One figure of every instance. */
 struct figure {
     const char *name;
     const char *type;
     const char *help;
-    bool (*value)(const struct instance *instance, uint64_t *value);
+    size_t field; /* in struct sample, a uint64_t */
+    bool of_cas;  /* left out for an index only */
 };
 
-#define INDEX_FIGURE(field)                                                     \
-    static bool index_##field(const struct instance *instance, uint64_t *value) \
-    {                                                                           \
-        struct asset_index_stats stats;                                         \
-        asset_index_stats(instance->index, &stats);                             \
-        *value = stats.field;                                                   \
-        return true;                                                            \
-    }
-#define CAS_FIGURE(field)                                                     \
-    static bool cas_##field(const struct instance *instance, uint64_t *value) \
-    {                                                                         \
-        struct cas_stats stats;                                               \
-        if (instance->cas == NULL)                                            \
-            return false;                                                     \
-        cas_stats(instance->cas, &stats);                                     \
-        *value = stats.field;                                                 \
-        return true;                                                          \
-    }
+#define IN_SAMPLE(member) offsetof(struct sample, member)
 
-INDEX_FIGURE(assets)
-INDEX_FIGURE(bytes)
-INDEX_FIGURE(evicted)
-INDEX_FIGURE(expired)
-INDEX_FIGURE(commits)
-CAS_FIGURE(blobs)
-CAS_FIGURE(bytes)
-CAS_FIGURE(evicted)
-CAS_FIGURE(broken)
-
-static bool cas_quota_figure(const struct instance *instance, uint64_t *value)
-{
-    *value = (uint64_t)instance->conf->quota;
-    return instance->cas != NULL;
-}
-
-static bool index_quota_figure(const struct instance *instance, uint64_t *value)
-{
-    *value = (uint64_t)instance->conf->index_quota;
-    return true;
-}
-
+/* clang-format off */
 static const struct figure figures[] = {
-    {"assetd_index_assets", "gauge", "Assets in the index.", index_assets},
-    {"assetd_index_bytes", "gauge", "Bytes of the index in use.", index_bytes},
-    {"assetd_index_quota_bytes", "gauge", "Bytes that the index may have.", index_quota_figure},
-    {"assetd_index_evicted_total", "counter", "Assets evicted for the quota.", index_evicted},
-    {"assetd_index_expired_total", "counter", "Assets expired.", index_expired},
-    {"assetd_index_commits_total", "counter", "Group commits.", index_commits},
-    {"assetd_cas_blobs", "gauge", "Blobs in the CAS.", cas_blobs},
-    {"assetd_cas_bytes", "gauge", "Bytes of the CAS on disk.", cas_bytes},
-    {"assetd_cas_quota_bytes", "gauge", "Bytes that the CAS may have.", cas_quota_figure},
-    {"assetd_cas_evicted_total", "counter", "Blobs evicted for the quota.", cas_evicted},
-    {"assetd_cas_broken_total", "counter", "Blobs found damaged and dropped.", cas_broken},
+    {"assetd_index_assets", "gauge", "Assets in the index.", IN_SAMPLE(index.assets), false},
+    {"assetd_index_bytes", "gauge", "Bytes of the index in use.", IN_SAMPLE(index.bytes), false},
+    {"assetd_index_quota_bytes", "gauge", "Bytes that the index may have.",
+     IN_SAMPLE(index_quota), false},
+    {"assetd_index_evicted_total", "counter", "Assets evicted for the quota.",
+     IN_SAMPLE(index.evicted), false},
+    {"assetd_index_expired_total", "counter", "Assets expired.", IN_SAMPLE(index.expired), false},
+    {"assetd_index_commits_total", "counter", "Group commits.", IN_SAMPLE(index.commits), false},
+    {"assetd_cas_blobs", "gauge", "Blobs in the CAS.", IN_SAMPLE(cas.blobs), true},
+    {"assetd_cas_bytes", "gauge", "Bytes of the CAS on disk.", IN_SAMPLE(cas.bytes), true},
+    {"assetd_cas_quota_bytes", "gauge", "Bytes that the CAS may have.", IN_SAMPLE(cas_quota), true},
+    {"assetd_cas_evicted_total", "counter", "Blobs evicted for the quota.",
+     IN_SAMPLE(cas.evicted), true},
+    {"assetd_cas_broken_total", "counter", "Blobs found damaged and dropped.",
+     IN_SAMPLE(cas.broken), true},
 };
+/* clang-format on */
+
+static void take_sample(const struct instance *instance, struct sample *sample)
+{
+    *sample = (struct sample){.index_quota = (uint64_t)instance->conf->index_quota,
+                              .cas_quota = (uint64_t)instance->conf->quota};
+    asset_index_stats(instance->index, &sample->index);
+    if (instance->cas != NULL)
+        cas_stats(instance->cas, &sample->cas);
+}
 
 /* A label's value, with what the format cannot have as it is. */
 static void print_label(FILE *page, const char *text)
@@ -146,21 +131,29 @@ static void print_label(FILE *page, const char *text)
     }
 }
 
-static void print_figures(FILE *page, const struct instances *instances)
+static int print_figures(FILE *page, const struct instances *instances, size_t count)
 {
+    struct sample *samples = calloc(count, sizeof(samples[0]));
+    if (samples == NULL)
+        return -1;
+    for (size_t n = 0; n < count; n++)
+        take_sample(instances_at(instances, n), &samples[n]);
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         const struct figure *figure = &figures[i];
         describe(page, figure->name, figure->type, figure->help);
-        const struct instance *instance;
-        for (size_t n = 0; (instance = instances_at(instances, n)) != NULL; n++) {
-            uint64_t value;
-            if (!figure->value(instance, &value))
+        for (size_t n = 0; n < count; n++) {
+            const struct instance *instance = instances_at(instances, n);
+            if (figure->of_cas && instance->cas == NULL)
                 continue;
+            uint64_t value;
+            memcpy(&value, (const char *)&samples[n] + figure->field, sizeof(value));
             (void)fprintf(page, "%s{instance=\"", figure->name);
             print_label(page, instance->conf->name);
             (void)fprintf(page, "\"} %llu\n", (unsigned long long)value);
         }
     }
+    free(samples);
+    return 0;
 }
 
 /* The page as a string of SIZE bytes, which the caller frees; NULL when memory is out. */
@@ -171,8 +164,9 @@ static char *make_page(const struct metrics *metrics, size_t *size)
     if (page == NULL)
         return NULL;
     print_calls(page, metrics->calls);
-    print_figures(page, metrics->services->instances);
-    if (fclose(page) == 0)
+    const struct services *services = metrics->services;
+    int rc = print_figures(page, services->instances, services->conf->instance_count);
+    if (fclose(page) == 0 && rc == 0)
         return text;
     free(text);
     return NULL;
@@ -290,25 +284,17 @@ static void *serve(void *argument)
 
 static int listen_at(const char *address, int *out, struct err *err)
 {
-    struct addrinfo *found;
-    int rc = tcp_address_resolve(address, &found, err);
+    int fd;
+    int rc = tcp_address_bind(address, &fd, err);
     if (rc != 0)
         return rc;
-    int reuse = 1;
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) != 0)
-        rc = err_errno(err, errno, "%s: make a socket", address);
-    else if (bind(fd, found->ai_addr, found->ai_addrlen) != 0)
-        rc = errno == EADDRINUSE ? tcp_address_in_use(address, found->ai_addr, err)
-                                 : err_errno(err, errno, "%s: cannot listen there", address);
-    else if (listen(fd, 8) != 0)
+    if (listen(fd, 8) != 0) {
         rc = err_errno(err, errno, "%s: cannot listen there", address);
-    freeaddrinfo(found);
-    if (rc == 0)
-        *out = fd;
-    else if (fd >= 0)
         (void)close(fd);
-    return rc;
+        return rc;
+    }
+    *out = fd;
+    return 0;
 }
 
 int metrics_start(const char *address, const struct services *services,

@@ -107,9 +107,18 @@ static int open_listener(struct server *server, struct server_listener *listener
     return rc;
 }
 
-static int open_listeners(struct server *server, struct err *err)
+static int open_listeners(struct server *server, const struct services *services, struct err *err)
 {
-    for (size_t i = 0; i < server->listeners[0].services->conf->listener_count; i++) {
+    const struct conf *conf = services->conf;
+    server->listeners = calloc(conf->listener_count, sizeof(server->listeners[0]));
+    if (server->listeners == NULL)
+        return err_no_memory(err, "the listeners");
+    for (size_t i = 0; i < conf->listener_count; i++) {
+        server->listeners[i] = (struct server_listener){.services = services,
+                                                        .conf = &conf->listeners[i],
+                                                        .queue = rpc_queue_core(server->queue),
+                                                        .calls = &server->calls,
+                                                        .flight = &server->flight};
         int rc = open_listener(server, &server->listeners[i], err);
         if (rc != 0)
             return rc;
@@ -178,17 +187,8 @@ int server_start(const struct services *services, struct server **out, struct er
         rc = metrics_calls_init(&server->calls, err);
     if (rc == 0)
         rc = rpc_queue_new(conf->pollers, &server->queue, err);
-    server->listeners = calloc(conf->listener_count, sizeof(server->listeners[0]));
-    if (rc == 0 && server->listeners == NULL)
-        rc = err_no_memory(err, "the listeners");
-    for (size_t i = 0; rc == 0 && i < conf->listener_count; i++)
-        server->listeners[i] = (struct server_listener){.services = services,
-                                                        .conf = &conf->listeners[i],
-                                                        .queue = rpc_queue_core(server->queue),
-                                                        .calls = &server->calls,
-                                                        .flight = &server->flight};
     if (rc == 0)
-        rc = open_listeners(server, err);
+        rc = open_listeners(server, services, err);
     if (rc == 0 && conf->metrics_address != NULL)
         rc = metrics_start(conf->metrics_address, services, &server->calls, &server->metrics, err);
     if (rc == 0)

@@ -4,32 +4,29 @@
 #include "transport/tcp_address.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include "conf/address.h"
 
 enum { TCP_STATE_LISTEN = 0x0a }; /* include/net/tcp_states.h of Linux */
 
-int tcp_address_resolve(const char *address, struct addrinfo **found, struct err *err)
+static int resolve(const char *text, struct addrinfo **found, struct err *err)
 {
-    char host[256];
-    const char *colon = strrchr(address, ':'); /* the configuration has checked it */
-    size_t length = (size_t)(colon - address);
-    const char *start = address;
-    if (*start == '[') {
-        start++;
-        length -= 2;
-    }
-    if (length >= sizeof(host))
-        return err_set(err, ERR_INVALID, "%s: the host name is too long", address);
-    memcpy(host, start, length);
-    host[length] = '\0';
+    struct address address;
+    int rc = address_parse(text, &address, err);
+    if (rc != 0)
+        return rc;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-    int rc = getaddrinfo(host, colon + 1, &hints, found);
-    return rc == 0 ? 0 : err_set(err, ERR_INVALID, "%s: %s", address, gai_strerror(rc));
+    rc = getaddrinfo(address.host, strrchr(text, ':') + 1, &hints, found);
+    return rc == 0 ? 0 : err_set(err, ERR_INVALID, "%s: %s", text, gai_strerror(rc));
 }
 
 static unsigned port_of(const struct sockaddr *sockaddr)
@@ -111,7 +108,7 @@ static void read_name(int pid, char *name, int size)
     (void)fclose(file);
 }
 
-int tcp_address_in_use(const char *address, const struct sockaddr *sockaddr, struct err *err)
+static int refuse_used(const char *address, const struct sockaddr *sockaddr, struct err *err)
 {
     char name[64];
     unsigned long inode = inode_in_table("/proc/net/tcp", port_of(sockaddr));
@@ -123,4 +120,25 @@ int tcp_address_in_use(const char *address, const struct sockaddr *sockaddr, str
     read_name(pid, name, sizeof(name));
     return err_set(err, ERR_UNAVAILABLE, "%s: process %d (%s) listens there already", address, pid,
                    name);
+}
+
+int tcp_address_bind(const char *address, int *out, struct err *err)
+{
+    struct addrinfo *found;
+    int rc = resolve(address, &found, err);
+    if (rc != 0)
+        return rc;
+    int reuse = 1;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) != 0)
+        rc = err_errno(err, errno, "%s: make a socket", address);
+    else if (bind(fd, found->ai_addr, found->ai_addrlen) != 0)
+        rc = errno == EADDRINUSE ? refuse_used(address, found->ai_addr, err)
+                                 : err_errno(err, errno, "%s: cannot listen there", address);
+    freeaddrinfo(found);
+    if (rc == 0)
+        *out = fd;
+    else if (fd >= 0)
+        (void)close(fd);
+    return rc;
 }

@@ -3,19 +3,13 @@
 #ifndef ASSETD_TRANSPORT_TCP_ADDRESS_H
 #define ASSETD_TRANSPORT_TCP_ADDRESS_H
 
-#include <netdb.h>
-#include <sys/socket.h>
-
 #include "base/err.h"
 
-/* ADDRESS ("HOST:PORT" or "[HOST]:PORT") looked up to listen at; for freeaddrinfo afterwards. */
-int tcp_address_resolve(const char *address, struct addrinfo **found, struct err *err);
-
 /*
- * Sets ERR to ERR_UNAVAILABLE: ADDRESS, whose binary form is SOCKADDR, is in use; with the pid and
- * name of the process where /proc tells us (it does for our own user's, and for root). Returns the
- * negated code.
+ * Looks up ADDRESS ("HOST:PORT" or "[HOST]:PORT") and binds a socket to it, for the caller to
+ * close. ERR_UNAVAILABLE: it is in use; with the pid and name of the process where /proc tells us
+ * (it does for our own user's, and for root).
  */
-int tcp_address_in_use(const char *address, const struct sockaddr *sockaddr, struct err *err);
+int tcp_address_bind(const char *address, int *fd, struct err *err);
 
 #endif
