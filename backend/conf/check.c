@@ -86,14 +86,6 @@ static const struct fault_place *place_of(const struct yaml_node *node, const ch
     return value != NULL ? &value->place : &node->place;
 }
 
-static bool names_contain(const struct conf_names *names, const char *name)
-{
-    for (size_t i = 0; i < names->count; i++)
-        if (strcmp(names->names[i], name) == 0)
-            return true;
-    return false;
-}
-
 static const struct conf_instance *find_instance(const struct conf *conf, const char *name)
 {
     for (size_t i = 0; i < conf->instance_count; i++)
@@ -145,7 +137,7 @@ static void check_listener(const struct check *check, size_t index)
     struct address address;
     struct err err;
     if (listener->address != NULL && address_parse(listener->address, &address, &err) == 0) {
-        if (listener->is_unix)
+        if (listener->path != NULL)
             check_unix_listener(check, listener, node);
         else
             check_tcp_listener(check, listener, node, address.is_loopback);
@@ -298,7 +290,7 @@ static bool is_served(const struct conf *conf, const struct conf_instance *insta
         const struct conf_listener *listener = &conf->listeners[i];
         if (listener->access < access || (with_identity && listener->identity == NULL))
             continue;
-        if (listener->all_instances || names_contain(&listener->instances, instance->name))
+        if (conf_names_include(&listener->instances, instance->name))
             return true;
     }
     return false;

@@ -12,7 +12,6 @@
 #include "conf/check.h"
 #include "conf/fault.h"
 #include "conf/schema.h"
-#include "conf/units.h"
 #include "conf/yaml.h"
 
 #define DAYS  INT64_C(86400000) /* in milliseconds */
@@ -89,12 +88,29 @@ static int check_instance_name(const char *name, struct err *err)
     }
 }
 
-static int check_identity(const char *name, struct err *err)
+bool conf_names_include(const struct conf_names *names, const char *name)
+{
+    if (names->any)
+        return true;
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+bool conf_is_identity(const char *text, size_t length)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                   "._@-";
-    size_t length = strlen(name);
-    if (length < 1 || length > IDENTITY_MAX || strspn(name, allowed) != length)
+    for (size_t i = 0; i < length; i++)
+        if (memchr(allowed, text[i], strlen(allowed)) == NULL)
+            return false;
+    return length >= 1 && length <= IDENTITY_MAX;
+}
+
+static int check_identity(const char *name, struct err *err)
+{
+    if (!conf_is_identity(name, strlen(name)))
         return err_set(err, ERR_INVALID,
                        "\"%.80s\" is no identity; it is 1 to %d of A-Z a-z 0-9 . _ @ -", name,
                        IDENTITY_MAX);
@@ -120,6 +136,27 @@ static int check_metadata_key(const char *key, struct err *err)
     return 0;
 }
 
+static int check_storage(const char *path, struct err *err)
+{
+    if (*path != '/')
+        return err_set(err, ERR_INVALID,
+                       "\"%.200s\" is no whole path; write it from / on, such as "
+                       "/var/lib/assetd/main",
+                       path);
+    if (strlen(path) >= PATH_MAX)
+        return err_set(err, ERR_INVALID, "is longer than %d bytes", PATH_MAX - 1);
+    return 0;
+}
+
+static int check_metrics_address(const char *text, struct err *err)
+{
+    struct address address;
+    int rc = address_parse(text, &address, err);
+    if (rc == 0 && address.path != NULL)
+        rc = err_set(err, ERR_INVALID, "must be HOST:PORT, such as \"127.0.0.1:8982\"");
+    return rc;
+}
+
 static void read_address(const struct schema_key *key, const struct yaml_node *node, void *target,
                          struct faults *faults)
 {
@@ -135,7 +172,6 @@ static void read_address(const struct schema_key *key, const struct yaml_node *n
         return;
     }
     listener->address = text;
-    listener->is_unix = address.path != NULL;
     listener->path = address.path;
 }
 
@@ -148,12 +184,10 @@ static void read_access(const struct schema_key *key, const struct yaml_node *no
         *(enum conf_access *)field = (enum conf_access)value;
 }
 
-static void read_served(const struct schema_key *key, const struct yaml_node *node, void *target,
+static void read_served(const struct schema_key *key, const struct yaml_node *node, void *field,
                         struct faults *faults)
 {
-    struct conf_listener *listener = target;
-    listener->all_instances = false;
-    schema_names(key, node, &listener->instances, faults);
+    schema_names(key, node, field, faults);
     if (node->kind == YAML_LIST && node->count == 0)
         fault_add(faults, &node->place,
                   "is empty, so that nothing is served; name instances, or remove the key to serve "
@@ -201,57 +235,16 @@ static void read_socket_group(const struct schema_key *key, const struct yaml_no
                   "proxy, such as www-data",
                   text);
     } else {
-        listener->has_socket_group = true;
         listener->socket_group = text;
         listener->socket_gid = group.gr_gid;
     }
 }
 
-/* A text that CHECK finds nothing against, to FIELD; else FIELD is left alone. */
-static void read_checked(const struct yaml_node *node,
-                         int (*check)(const char *text, struct err *err), const char **field,
-                         struct faults *faults)
-{
-    struct err err;
-    const char *text = schema_text(node, faults);
-    if (text == NULL)
-        return;
-    if (check(text, &err) != 0)
-        fault_add(faults, &node->place, "%s", err.msg);
-    else
-        *field = text;
-}
-
-static void read_identity(const struct schema_key *key, const struct yaml_node *node, void *field,
-                          struct faults *faults)
-{
-    (void)key;
-    read_checked(node, check_metadata_key, field, faults);
-}
-
 static void read_name(const struct schema_key *key, const struct yaml_node *node, void *field,
                       struct faults *faults)
 {
-    (void)key;
     *(const char **)field = NULL;
-    read_checked(node, check_instance_name, field, faults);
-}
-
-static void read_storage(const struct schema_key *key, const struct yaml_node *node, void *field,
-                         struct faults *faults)
-{
-    (void)key;
-    const char *text = schema_text(node, faults);
-    if (text == NULL)
-        return;
-    if (*text != '/')
-        fault_add(faults, &node->place,
-                  "\"%.200s\" is no whole path; write it from / on, such as /var/lib/assetd/main",
-                  text);
-    else if (strlen(text) >= PATH_MAX)
-        fault_add(faults, &node->place, "is longer than %d bytes", PATH_MAX - 1);
-    else
-        *(const char **)field = text;
+    schema_checked_text(key, node, field, faults);
 }
 
 /* Sets FUNCTION among those of INSTANCE; false if it is one of them. */
@@ -284,22 +277,6 @@ static void read_digest_functions(const struct schema_key *key, const struct yam
     }
 }
 
-static void read_push(const struct schema_key *key, const struct yaml_node *node, void *target,
-                      struct faults *faults)
-{
-    struct conf_instance *instance = target;
-    instance->any_may_push = false;
-    schema_names(key, node, &instance->push, faults);
-}
-
-static void read_pull(const struct schema_key *key, const struct yaml_node *node, void *target,
-                      struct faults *faults)
-{
-    struct conf_instance *instance = target;
-    instance->any_may_pull = false;
-    schema_names(key, node, &instance->pull, faults);
-}
-
 /* An operator who wrote this expects a check that is not made: taking it would break a promise. */
 static void refuse_cas(const struct schema_key *key, const struct yaml_node *node, void *target,
                        struct faults *faults)
@@ -309,32 +286,6 @@ static void refuse_cas(const struct schema_key *key, const struct yaml_node *nod
     fault_add(faults, &node->key_place,
               "checking against an external CAS is not available in this version; remove it, and "
               "answers are given as stored, without looking whether the CAS still has the content");
-}
-
-static void read_message_limit(const struct schema_key *key, const struct yaml_node *node,
-                               void *field, struct faults *faults)
-{
-    int64_t limit = 0;
-    schema_size(key, node, &limit, faults);
-    if (limit > 0)
-        *(size_t *)field = (size_t)limit;
-}
-
-static void read_metrics_address(const struct schema_key *key, const struct yaml_node *node,
-                                 void *field, struct faults *faults)
-{
-    struct address address;
-    struct err err;
-    (void)key;
-    const char *text = schema_text(node, faults);
-    if (text == NULL)
-        return;
-    if (address_parse(text, &address, &err) != 0)
-        fault_add(faults, &node->place, "%s", err.msg);
-    else if (address.path != NULL)
-        fault_add(faults, &node->place, "must be HOST:PORT, such as \"127.0.0.1:8982\"");
-    else
-        *(const char **)field = text;
 }
 
 static void read_log_level(const struct schema_key *key, const struct yaml_node *node, void *field,
@@ -354,16 +305,19 @@ static void read_log_level(const struct schema_key *key, const struct yaml_node 
 static const struct schema_key listener_keys[] = {
     {"address", .is_required = true, .read = read_address},
     {"access", .field = IN_LISTENER(access), .read = read_access},
-    {"instances", .read = read_served},
+    {"instances", .field = IN_LISTENER(instances), .read = read_served},
     {"socket-mode", .field = IN_LISTENER(socket_mode), .read = read_socket_mode},
     {"socket-group", .read = read_socket_group},
-    {"identity", .field = IN_LISTENER(identity), .read = read_identity},
+    {"identity", .field = IN_LISTENER(identity), .read = schema_checked_text,
+     .check = check_metadata_key},
     {.name = NULL},
 };
 
 static const struct schema_key instance_keys[] = {
-    {"name", .field = IN_INSTANCE(name), .read = read_name},
-    {"storage", .is_required = true, .field = IN_INSTANCE(storage), .read = read_storage},
+    {"name", .field = IN_INSTANCE(name), .read = read_name,
+     .check = check_instance_name},
+    {"storage", .is_required = true, .field = IN_INSTANCE(storage), .read = schema_checked_text,
+     .check = check_storage},
     {"index-only", .field = IN_INSTANCE(index_only), .read = schema_boolean},
     {"quota", .field = IN_INSTANCE(quota), .read = schema_size,
      .least = 1, .most = INT64_MAX, .unit = "GiB"},
@@ -373,13 +327,13 @@ static const struct schema_key instance_keys[] = {
      .least = 1000, .most = 36500 * DAYS, .unit = "d"},
     {"digest-functions", .read = read_digest_functions},
     {"cas", .read = refuse_cas},
-    {"push", .read = read_push, .check_name = check_identity},
-    {"pull", .read = read_pull, .check_name = check_identity},
+    {"push", .field = IN_INSTANCE(push), .read = schema_names, .check = check_identity},
+    {"pull", .field = IN_INSTANCE(pull), .read = schema_names, .check = check_identity},
     {.name = NULL},
 };
 
 static const struct schema_key limit_keys[] = {
-    {"message", .field = IN_CONF(message_limit), .read = read_message_limit,
+    {"message", .field = IN_CONF(message_limit), .read = schema_size,
      .least = MIBS / 16, .most = GIBS, .unit = "MiB"},
     {"streams", .field = IN_CONF(stream_limit), .read = schema_number, .least = 1, .most = 65536},
     {.name = NULL},
@@ -393,7 +347,7 @@ static const struct schema_key thread_keys[] = {
 
 static const struct schema_key metrics_keys[] = {
     {"address", .is_required = true, .field = IN_CONF(metrics_address),
-     .read = read_metrics_address},
+     .read = schema_checked_text, .check = check_metrics_address},
     {.name = NULL},
 };
 
@@ -473,7 +427,7 @@ static void read_instances(const struct schema_key *key, const struct yaml_node 
 void conf_listener_set_defaults(struct conf_listener *listener)
 {
     *listener = (struct conf_listener){
-        .access = CONF_ACCESS_READ, .all_instances = true, .socket_mode = 0660};
+        .access = CONF_ACCESS_READ, .instances = {.any = true}, .socket_mode = 0660};
 }
 
 void conf_instance_set_defaults(struct conf_instance *instance)
@@ -483,8 +437,8 @@ void conf_instance_set_defaults(struct conf_instance *instance)
                                        .index_quota = GIBS,
                                        .digest_functions = {DIGEST_SHA256},
                                        .digest_function_count = 1,
-                                       .any_may_push = true,
-                                       .any_may_pull = true};
+                                       .push = {.any = true},
+                                       .pull = {.any = true}};
 }
 
 void conf_set_defaults(struct conf *conf)

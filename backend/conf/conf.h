@@ -17,24 +17,28 @@
 /* What a listener lets in; each includes those before it. */
 enum conf_access { CONF_ACCESS_READ, CONF_ACCESS_WRITE, CONF_ACCESS_ADMIN };
 
-/* A list of strings. */
+/* Who is meant: anyone, or those of a list. */
 struct conf_names {
-    const char **names;
+    bool any;
+    const char **names; /* unless any */
     size_t count;
 };
 
+/* Whether the LENGTH bytes at TEXT are an identity: 1 to 64 of A-Z a-z 0-9 . _ @ - */
+bool conf_is_identity(const char *text, size_t length);
+
+/* Whether NAME is meant. */
+bool conf_names_include(const struct conf_names *names, const char *name);
+
 struct conf_listener {
     const char *address; /* unix:/PATH, HOST:PORT or [HOST]:PORT, as it was written */
-    bool is_unix;        /* then PATH is what follows "unix:" */
-    const char *path;
+    const char *path;    /* what follows "unix:"; NULL: TCP */
     enum conf_access access;
-    bool all_instances; /* if not, only those of the list */
-    struct conf_names instances;
-    mode_t socket_mode;       /* default 0660 */
-    bool has_socket_group;    /* if not, the group that the process has */
-    const char *socket_group; /* as it was written */
-    gid_t socket_gid;         /* looked up */
-    const char *identity;     /* metadata key in lower case that names the client; NULL: none */
+    struct conf_names instances; /* default: any */
+    mode_t socket_mode;          /* default 0660 */
+    const char *socket_group;    /* as it was written; NULL: the group that the process has */
+    gid_t socket_gid;            /* looked up */
+    const char *identity;        /* metadata key in lower case that names the client; NULL: none */
 };
 
 struct conf_instance {
@@ -46,10 +50,8 @@ struct conf_instance {
     int64_t expire_after;                     /* milliseconds of not being fetched; 0: never */
     enum digest_function digest_functions[4]; /* default SHA-256 */
     size_t digest_function_count;
-    bool any_may_push; /* default: whoever the listener lets write; if not, the list */
-    struct conf_names push;
-    bool any_may_pull;
-    struct conf_names pull;
+    struct conf_names push; /* default: whoever the listener lets write */
+    struct conf_names pull; /* default: whoever the listener lets read */
 };
 
 /* Owns all that it points to, in its arena. Read only once loaded; any thread. */
@@ -59,7 +61,7 @@ struct conf {
     size_t listener_count;
     struct conf_instance *instances;
     size_t instance_count;
-    size_t message_limit;        /* bytes of one message received; default 16 MiB */
+    int64_t message_limit;       /* bytes of one message received; default 16 MiB */
     unsigned stream_limit;       /* concurrent streams of a connection; default 256 */
     unsigned pollers;            /* threads that serve the network; default 1 */
     unsigned workers;            /* threads that do disk work; default 8 */

@@ -204,6 +204,7 @@ void schema_names(const struct schema_key *key, const struct yaml_node *node, vo
     struct err err;
     struct conf_names *names = field;
     const struct yaml_node *first;
+    names->any = false;
     if (!schema_list(node, &first, faults))
         return;
     names->names = arena_calloc(faults->arena, node->count, sizeof(names->names[0]));
@@ -219,11 +220,24 @@ void schema_names(const struct schema_key *key, const struct yaml_node *node, vo
         if (before != NULL)
             fault_add(faults, &member->place, "\"%.80s\" is listed twice, first in line %u", text,
                       before->place.line);
-        else if (key->check_name != NULL && key->check_name(text, &err) != 0)
+        else if (key->check != NULL && key->check(text, &err) != 0)
             fault_add(faults, &member->place, "%s", err.msg);
         else
             names->names[names->count++] = text;
     }
+}
+
+void schema_checked_text(const struct schema_key *key, const struct yaml_node *node, void *field,
+                         struct faults *faults)
+{
+    struct err err;
+    const char *text = schema_text(node, faults);
+    if (text == NULL)
+        return;
+    if (key->check(text, &err) != 0)
+        fault_add(faults, &node->place, "%s", err.msg);
+    else
+        *(const char **)field = text;
 }
 
 void schema_mapping(const struct schema_key *key, const struct yaml_node *node, void *field,

@@ -33,8 +33,9 @@ struct schema_key {
     /* For mappings, the keys within. */
     const struct schema_key *keys;
 
-    /* For lists of names: what each must be. NULL: anything. */
-    int (*check_name)(const char *name, struct err *err);
+    /* For texts, and the members of lists of names: what each must be. NULL, for lists: anything.
+     */
+    int (*check)(const char *text, struct err *err);
 };
 
 /* A word of an enumeration. A NULL ends a table. */
@@ -70,6 +71,8 @@ void schema_time(const struct schema_key *key, const struct yaml_node *node, voi
                  struct faults *faults); /* int64_t, milliseconds */
 void schema_number(const struct schema_key *key, const struct yaml_node *node, void *field,
                    struct faults *faults); /* unsigned */
+void schema_checked_text(const struct schema_key *key, const struct yaml_node *node, void *field,
+                         struct faults *faults); /* const char * */
 void schema_names(const struct schema_key *key, const struct yaml_node *node, void *field,
                   struct faults *faults); /* struct conf_names */
 void schema_mapping(const struct schema_key *key, const struct yaml_node *node, void *field,

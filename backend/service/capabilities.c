@@ -15,8 +15,8 @@ enum {
  */
 static int64_t batch_max(const struct conf *conf)
 {
-    size_t fitting = conf->message_limit - conf->message_limit / 64;
-    return fitting < REQUEST_BATCH_MAX ? (int64_t)fitting : REQUEST_BATCH_MAX;
+    int64_t fitting = conf->message_limit - conf->message_limit / 64;
+    return fitting < REQUEST_BATCH_MAX ? fitting : REQUEST_BATCH_MAX;
 }
 
 void capabilities_get_start(struct call *call)

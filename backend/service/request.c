@@ -26,23 +26,14 @@ static const char *show(const char *name, struct shown *shown)
     return shown->text;
 }
 
-static bool contains(const struct conf_names *names, const char *name)
-{
-    for (size_t i = 0; i < names->count; i++)
-        if (strcmp(names->names[i], name) == 0)
-            return true;
-    return false;
-}
-
 static int check_list(const struct call *call, const struct instance *instance, struct err *err)
 {
     const struct conf_instance *conf = instance->conf;
     bool writes = call->method->right == METHOD_WRITE;
     const struct conf_names *list = writes ? &conf->push : &conf->pull;
-    if (call->listener->access == CONF_ACCESS_ADMIN ||
-        (writes ? conf->any_may_push : conf->any_may_pull))
+    if (call->listener->access == CONF_ACCESS_ADMIN || list->any)
         return 0;
-    if (call->identity[0] != '\0' && contains(list, call->identity))
+    if (call->identity[0] != '\0' && conf_names_include(list, call->identity))
         return 0;
 
     struct shown name;
@@ -65,7 +56,7 @@ int request_instance(const struct call *call, const char *name, struct instance 
 {
     const struct conf_listener *listener = call->listener;
     struct instance *found = NULL;
-    if (listener->all_instances || contains(&listener->instances, name))
+    if (conf_names_include(&listener->instances, name))
         found = instances_find(call->services->instances, name);
     if (found == NULL) {
         struct shown shown;

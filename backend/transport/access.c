@@ -2,11 +2,9 @@
 /* The listener's right, and what the proxy says of the client. */
 #include "transport/access.h"
 
-#include <string.h>
-
 #include "rpc/slices.h"
 
-enum { IDENTITY_MAX = 64, REQUEST_ID_MAX = 64 };
+enum { REQUEST_ID_MAX = 64 };
 
 int access_check(const struct conf_listener *listener, const struct method *method, struct err *err)
 {
@@ -32,25 +30,14 @@ static const grpc_slice *only_value(const grpc_metadata_array *metadata, const c
     return value;
 }
 
-static bool is_identity(const uint8_t *text, size_t length)
-{
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                                  "0123456789._@-";
-    if (length == 0 || length > IDENTITY_MAX)
-        return false;
-    for (size_t i = 0; i < length; i++)
-        if (text[i] == '\0' || strchr(allowed, text[i]) == NULL)
-            return false;
-    return true;
-}
-
 const char *access_identity(const struct conf_listener *listener,
                             const grpc_metadata_array *metadata, struct arena *arena)
 {
     if (listener->identity == NULL)
         return "";
     const grpc_slice *value = only_value(metadata, listener->identity);
-    if (value == NULL || !is_identity(GRPC_SLICE_START_PTR(*value), GRPC_SLICE_LENGTH(*value)))
+    if (value == NULL ||
+        !conf_is_identity((const char *)GRPC_SLICE_START_PTR(*value), GRPC_SLICE_LENGTH(*value)))
         return "";
     return slices_to_string(*value, arena);
 }

@@ -26,13 +26,13 @@ static struct arena blobs;
 
 struct services fake_services = {.conf = &conf};
 const struct conf_listener fake_listener = {
-    .address = "unix:/all", .access = CONF_ACCESS_WRITE, .all_instances = true};
+    .address = "unix:/all", .access = CONF_ACCESS_WRITE, .instances = {.any = true}};
 const struct conf_listener fake_narrow_listener = {
     .address = "unix:/narrow",
     .access = CONF_ACCESS_WRITE,
     .instances = {.names = (const char **)narrow, .count = 2}};
 const struct conf_listener fake_admin_listener = {
-    .address = "unix:/admin", .access = CONF_ACCESS_ADMIN, .all_instances = true};
+    .address = "unix:/admin", .access = CONF_ACCESS_ADMIN, .instances = {.any = true}};
 
 static void configure(unsigned index, const char *name)
 {
@@ -44,8 +44,8 @@ static void configure(unsigned index, const char *name)
         .index_quota = 16 << 20,
         .digest_functions = {DIGEST_SHA256, DIGEST_SHA1},
         .digest_function_count = 2,
-        .any_may_push = true,
-        .any_may_pull = true,
+        .push = {.any = true},
+        .pull = {.any = true},
     };
 }
 
@@ -75,10 +75,8 @@ int fake_services_set_up(void **state)
     configure(FAKE_INDEX, "index");
     configure(FAKE_SMALL, "small");
     instances[FAKE_KERNEL].digest_function_count = 1;
-    instances[FAKE_KERNEL].any_may_push = false;
-    instances[FAKE_KERNEL].push = (struct conf_names){(const char **)ci, 1};
-    instances[FAKE_KERNEL].any_may_pull = false;
-    instances[FAKE_KERNEL].pull = (struct conf_names){(const char **)readers, 2};
+    instances[FAKE_KERNEL].push = (struct conf_names){.names = (const char **)ci, .count = 1};
+    instances[FAKE_KERNEL].pull = (struct conf_names){.names = (const char **)readers, .count = 2};
     instances[FAKE_INDEX].index_only = true;
     instances[FAKE_SMALL].quota = 1 << 20;
     log_set_level(LOG_LEVEL_WARNING);

@@ -15,12 +15,12 @@ static void test_defaults(void **state)
     assert_int_equal(conf->listener_count, 1);
     const struct conf_listener *listener = &conf->listeners[0];
     assert_string_equal(listener->address, "unix:/nowhere/pull.sock");
-    assert_true(listener->is_unix);
+    assert_non_null(listener->path);
     assert_string_equal(listener->path, "/nowhere/pull.sock");
     assert_int_equal(listener->access, CONF_ACCESS_READ);
-    assert_true(listener->all_instances);
+    assert_true(listener->instances.any);
     assert_int_equal(listener->socket_mode, 0660);
-    assert_false(listener->has_socket_group);
+    assert_null(listener->socket_group);
     assert_null(listener->identity);
     assert_int_equal(conf->instance_count, 1);
     const struct conf_instance *instance = &conf->instances[0];
@@ -32,8 +32,8 @@ static void test_defaults(void **state)
     assert_int_equal(instance->expire_after, 0);
     assert_int_equal(instance->digest_function_count, 1);
     assert_int_equal(instance->digest_functions[0], DIGEST_SHA256);
-    assert_true(instance->any_may_push);
-    assert_true(instance->any_may_pull);
+    assert_true(instance->push.any);
+    assert_true(instance->pull.any);
     assert_int_equal(conf->message_limit, 16 << 20);
     assert_int_equal(conf->stream_limit, 256);
     assert_int_equal(conf->pollers, 1);
@@ -49,21 +49,19 @@ static void assert_every_listener_key(const struct conf *conf)
     assert_int_equal(conf->listener_count, 2);
     const struct conf_listener *pull = &conf->listeners[0];
     assert_int_equal(pull->access, CONF_ACCESS_READ);
-    assert_false(pull->all_instances);
+    assert_false(pull->instances.any);
     assert_int_equal(pull->instances.count, 2);
     assert_string_equal(pull->instances.names[0], "");
     assert_string_equal(pull->instances.names[1], "team/kernel");
     assert_int_equal(pull->socket_mode, 0600);
-    assert_true(pull->has_socket_group);
     assert_string_equal(pull->socket_group, "www-data");
     assert_int_equal(pull->socket_gid, getgrnam("www-data")->gr_gid);
     assert_string_equal(pull->identity, "x-client-identity");
     const struct conf_listener *push = &conf->listeners[1];
     assert_string_equal(push->address, "[::1]:8980");
-    assert_false(push->is_unix);
     assert_null(push->path);
     assert_int_equal(push->access, CONF_ACCESS_WRITE);
-    assert_true(push->all_instances);
+    assert_true(push->instances.any);
     assert_string_equal(push->identity, "who");
 }
 
@@ -83,10 +81,10 @@ static void assert_every_instance_key(const struct conf *conf)
     const struct conf_instance *kernel = &conf->instances[1];
     assert_string_equal(kernel->name, "team/kernel");
     assert_true(kernel->index_only);
-    assert_false(kernel->any_may_push);
+    assert_false(kernel->push.any);
     assert_int_equal(kernel->push.count, 1);
     assert_string_equal(kernel->push.names[0], "ci-kernel");
-    assert_false(kernel->any_may_pull);
+    assert_false(kernel->pull.any);
     assert_int_equal(kernel->pull.count, 2);
     assert_string_equal(kernel->pull.names[0], "ci-kernel");
     assert_string_equal(kernel->pull.names[1], "alice@example.org");

@@ -65,9 +65,9 @@ static void test_least_of_the_old_server(void **state)
     assert_int_equal(taken.conf.listener_count, 1);
     const struct conf_listener *listener = &taken.conf.listeners[0];
     assert_string_equal(listener->address, "[::]:11001");
-    assert_false(listener->is_unix);
+    assert_null(listener->path);
     assert_int_equal(listener->access, CONF_ACCESS_READ);
-    assert_true(listener->all_instances);
+    assert_true(listener->instances.any);
     assert_null(listener->identity);
     assert_int_equal(taken.conf.instance_count, 1);
     const struct conf_instance *instance = &taken.conf.instances[0];
@@ -77,8 +77,8 @@ static void test_least_of_the_old_server(void **state)
     assert_int_equal(instance->quota, 10000000000);
     assert_int_equal(instance->digest_function_count, 1);
     assert_int_equal(instance->digest_functions[0], DIGEST_SHA256);
-    assert_true(instance->any_may_push);
-    assert_true(instance->any_may_pull);
+    assert_true(instance->push.any);
+    assert_true(instance->pull.any);
     assert_int_equal(taken.conf.log_level, LOG_LEVEL_WARNING);
     assert_int_equal(taken.conf.message_limit, 16 << 20);
     assert_int_equal(taken.conf.workers, 8);
