@@ -90,3 +90,14 @@ size_t wire_varint_size(uint64_t value)
     }
     return size;
 }
+
+size_t wire_bytes_size(size_t size)
+{
+    return 1 + wire_varint_size(size) + size;
+}
+
+uint8_t *wire_put_head(uint8_t *out, uint32_t number, size_t size)
+{
+    out += wire_put_varint(out, number << 3 | WIRE_BYTES);
+    return out + wire_put_varint(out, size);
+}

@@ -36,4 +36,10 @@ size_t wire_put_varint(uint8_t *out, uint64_t value);
 /* Bytes that wire_put_varint would write. */
 size_t wire_varint_size(uint64_t value);
 
+/* Bytes of a field NUMBER (1 to 15) that holds SIZE bytes, its head included. */
+size_t wire_bytes_size(size_t size);
+
+/* Writes the head of such a field, and returns where its bytes go. */
+uint8_t *wire_put_head(uint8_t *out, uint32_t number, size_t size);
+
 #endif

@@ -15,13 +15,8 @@ enum {
      * messages of up to 4 MiB.
      */
     READ_CHUNK = 1 << 20,
-    READ_DATA_TAG = 10 << 3 | WIRE_BYTES, /* ReadResponse.data */
+    FIELD_DATA = 10, /* of ReadResponse */
 };
-
-static struct span span_of(const char *text)
-{
-    return (struct span){(const uint8_t *)text, strlen(text)};
-}
 
 /* The instance and the digest of a resource name. */
 static int look_up(const struct call *call, enum resource_use use, struct span text,
@@ -74,17 +69,15 @@ static int fill_message(struct call *call, struct download *download, size_t *si
     int64_t piece = READ_CHUNK - download->offset % READ_CHUNK;
     if (piece > download->end - download->offset)
         piece = download->end - download->offset;
-    size_t head = 1 + wire_varint_size((uint64_t)piece);
-    uint8_t *message = call_message_space(call, head + (size_t)piece);
+    uint8_t *message = call_message_space(call, wire_bytes_size((size_t)piece));
     if (message == NULL)
         return err_no_memory(err, "a message");
-    message[0] = READ_DATA_TAG;
-    (void)wire_put_varint(message + 1, (uint64_t)piece);
-    int rc = read_piece(download, message + head, (size_t)piece, err);
+    uint8_t *data = wire_put_head(message, FIELD_DATA, (size_t)piece);
+    int rc = read_piece(download, data, (size_t)piece, err);
     if (rc != 0)
         return rc;
     download->offset += piece;
-    *size = piece > 0 ? head + (size_t)piece : 0;
+    *size = piece > 0 ? wire_bytes_size((size_t)piece) : 0;
     return 0;
 }
 
@@ -114,7 +107,7 @@ void bytestream_read_start(struct call *call)
     struct download *download = arena_calloc(call->arena, 1, sizeof(*download));
     int rc = download != NULL ? 0 : err_no_memory(&err, "a read");
     if (rc == 0)
-        rc = look_up(call, RESOURCE_READ, span_of(request->resource_name), &download->instance,
+        rc = look_up(call, RESOURCE_READ, span_of_text(request->resource_name), &download->instance,
                      &download->digest, &err);
     if (rc == 0)
         rc = check_range(request, download->digest.size, &err);
@@ -344,7 +337,7 @@ void bytestream_query_write_status_start(struct call *call)
     struct query *query = arena_calloc(call->arena, 1, sizeof(*query));
     int rc = query != NULL ? 0 : err_no_memory(&err, "a query");
     if (rc == 0)
-        rc = look_up(call, RESOURCE_WRITE, span_of(request->resource_name), &query->instance,
+        rc = look_up(call, RESOURCE_WRITE, span_of_text(request->resource_name), &query->instance,
                      &query->digest, &err);
     if (rc != 0) {
         call_fail(call, &err);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* build.bazel.remote.execution.v2.ContentAddressableStorage, but for GetTree: see get_tree.c. */
-#include <string.h>
-
 #include "base/digest_set.h"
 #include "base/log.h"
 #include "base/utf8.h"
@@ -321,28 +319,15 @@ void storage_batch_update_start(struct call *call)
 
 /* Of BatchReadBlobsResponse.responses, and of its digest, data and status. */
 enum {
-    TAG_RESPONSES = 1 << 3 | WIRE_BYTES,
-    TAG_DIGEST = 1 << 3 | WIRE_BYTES,
-    TAG_DATA = 2 << 3 | WIRE_BYTES,
-    TAG_STATUS = 3 << 3 | WIRE_BYTES,
+    FIELD_RESPONSES = 1,
+    FIELD_DIGEST = 1,
+    FIELD_DATA = 2,
+    FIELD_STATUS = 3,
 };
 
-/* Bytes of a field of SIZE bytes with a tag of one. */
-static size_t field_size(size_t size)
+static uint8_t *put_message(uint8_t *out, uint32_t number, const ProtobufCMessage *message)
 {
-    return 1 + wire_varint_size(size) + size;
-}
-
-/* Writes what comes before the bytes of such a field, and returns where they go. */
-static uint8_t *put_head(uint8_t *out, uint8_t tag, size_t size)
-{
-    *out++ = tag;
-    return out + wire_put_varint(out, size);
-}
-
-static uint8_t *put_message(uint8_t *out, uint8_t tag, const ProtobufCMessage *message)
-{
-    out = put_head(out, tag, protobuf_c_message_get_packed_size(message));
+    out = wire_put_head(out, number, protobuf_c_message_get_packed_size(message));
     return out + protobuf_c_message_pack(message, out);
 }
 
@@ -351,11 +336,11 @@ static size_t response_room(const REAPI(Digest) *digest, int64_t size)
 {
     Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
     size_t code = 1 + wire_varint_size(UINT64_MAX);
-    size_t failure = field_size(code + field_size(STATUS_MESSAGE_MAX));
-    size_t success =
-        field_size((size_t)size) + field_size(google__rpc__status__get_packed_size(&status));
+    size_t failure = wire_bytes_size(code + wire_bytes_size(STATUS_MESSAGE_MAX));
+    size_t success = wire_bytes_size((size_t)size) +
+                     wire_bytes_size(google__rpc__status__get_packed_size(&status));
     size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(digest);
-    return field_size(field_size(digest_size) + (success > failure ? success : failure));
+    return wire_bytes_size(wire_bytes_size(digest_size) + (success > failure ? success : failure));
 }
 
 static uint8_t *put_failure(uint8_t *out, const REAPI(Digest) *digest, struct err *err)
@@ -366,9 +351,10 @@ static uint8_t *put_failure(uint8_t *out, const REAPI(Digest) *digest, struct er
     status.message = err->msg;
     size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(digest);
     size_t status_size = google__rpc__status__get_packed_size(&status);
-    out = put_head(out, TAG_RESPONSES, field_size(digest_size) + field_size(status_size));
-    out = put_message(out, TAG_DIGEST, &digest->base);
-    return put_message(out, TAG_STATUS, &status.base);
+    out = wire_put_head(out, FIELD_RESPONSES,
+                        wire_bytes_size(digest_size) + wire_bytes_size(status_size));
+    out = put_message(out, FIELD_DIGEST, &digest->base);
+    return put_message(out, FIELD_STATUS, &status.base);
 }
 
 /* The blob is read to where it is sent from. */
@@ -379,13 +365,14 @@ static uint8_t *put_blob(uint8_t *out, struct cas *cas, const REAPI(Digest) *mes
     size_t size = (size_t)digest->size;
     size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(message);
     uint8_t *data =
-        put_head(out, TAG_RESPONSES, field_size(digest_size) + field_size(size) + field_size(0));
-    data = put_message(data, TAG_DIGEST, &message->base);
-    data = put_head(data, TAG_DATA, size);
+        wire_put_head(out, FIELD_RESPONSES,
+                      wire_bytes_size(digest_size) + wire_bytes_size(size) + wire_bytes_size(0));
+    data = put_message(data, FIELD_DIGEST, &message->base);
+    data = wire_put_head(data, FIELD_DATA, size);
     cas_get(cas, NULL, &blob, 1, data);
     if (blob.err.code != ERR_OK)
         return put_failure(out, message, &blob.err);
-    return put_message(data + size, TAG_STATUS, &status_ok.base);
+    return put_message(data + size, FIELD_STATUS, &status_ok.base);
 }
 
 /* Bytes of the largest answer: digests without content add up as well. */

@@ -5,15 +5,13 @@
 #include "service/request.h"
 #include "service/services.h"
 
-/* A request for a blob or for a directory; the two messages have the same fields. */
 struct fetch {
     struct instance *instance;
-    bool is_held; /* the lookup's hold is open */
     struct instance_fetch lookup;
     ASSET(Qualifier) **qualifiers; /* as they came, for the answer */
-    size_t qualifier_count;
 };
 
+/* A request for a blob or for a directory; the two messages have the same fields. */
 struct fetch_request {
     enum asset_kind kind;
     const char *instance_name;
@@ -24,23 +22,6 @@ struct fetch_request {
     size_t qualifier_count;
     REAPI(DigestFunction__Value) digest_function;
 };
-
-/*
- * What the answer names is held until here, where it goes out. It cannot be held until the client
- * has it: one that does not read its answer would keep everything from being evicted.
- */
-static void end_hold(struct fetch *fetch)
-{
-    if (fetch->is_held)
-        instance_fetch_end(fetch->instance, &fetch->lookup);
-    fetch->is_held = false;
-}
-
-static void begin_hold(struct fetch *fetch)
-{
-    instance_fetch_begin(fetch->instance, &fetch->lookup);
-    fetch->is_held = true;
-}
 
 /* The times that an answer can carry: Timestamp in an arena. */
 static Google__Protobuf__Timestamp *timestamp_message(struct arena *arena, int64_t time)
@@ -54,6 +35,19 @@ static Google__Protobuf__Timestamp *timestamp_message(struct arena *arena, int64
     return message;
 }
 
+/* DIGEST as a message in an arena. */
+static REAPI(Digest) *digest_message(struct arena *arena, const struct digest *digest)
+{
+    REAPI(Digest) *message = arena_alloc(arena, sizeof(*message));
+    char hex[2 * DIGEST_HASH_MAX + 1];
+    if (message == NULL)
+        return NULL;
+    build__bazel__remote__execution__v2__digest__init(message);
+    message->hash = arena_strdup(arena, digest_hex(digest, hex));
+    message->size_bytes = digest->size;
+    return message->hash != NULL ? message : NULL;
+}
+
 static void answer_blob(struct call *call, const struct fetch *fetch,
                         Google__Protobuf__Timestamp *expires_at, REAPI(Digest) *digest)
 {
@@ -62,7 +56,7 @@ static void answer_blob(struct call *call, const struct fetch *fetch,
     response.status = &ok;
     response.uri = (char *)fetch->lookup.uri;
     response.qualifiers = fetch->qualifiers;
-    response.n_qualifiers = fetch->qualifier_count;
+    response.n_qualifiers = fetch->lookup.qualifier_count;
     response.expires_at = expires_at;
     response.blob_digest = digest;
     response.digest_function = (REAPI(DigestFunction__Value))fetch->lookup.function;
@@ -78,7 +72,7 @@ static void answer_directory(struct call *call, const struct fetch *fetch,
     response.status = &ok;
     response.uri = (char *)fetch->lookup.uri;
     response.qualifiers = fetch->qualifiers;
-    response.n_qualifiers = fetch->qualifier_count;
+    response.n_qualifiers = fetch->lookup.qualifier_count;
     response.expires_at = expires_at;
     response.root_directory_digest = digest;
     response.digest_function = (REAPI(DigestFunction__Value))fetch->lookup.function;
@@ -89,11 +83,15 @@ static void answer(struct call *call, struct fetch *fetch)
 {
     const struct asset *asset = &fetch->lookup.asset;
     struct err err;
-    REAPI(Digest) *digest = request_digest_message(call->arena, &asset->content);
+    REAPI(Digest) *digest = digest_message(call->arena, &asset->content);
     Google__Protobuf__Timestamp *expires_at = NULL;
     if (asset->expires_at != 0)
         expires_at = timestamp_message(call->arena, asset->expires_at);
-    end_hold(fetch);
+    /*
+     * What the answer names is held until here, where it goes out. It cannot be held until the
+     * client has it: one that does not read its answer would keep everything from being evicted.
+     */
+    instance_fetch_end(fetch->instance, &fetch->lookup);
     if (digest == NULL || (asset->expires_at != 0 && expires_at == NULL)) {
         (void)err_no_memory(&err, "an answer");
         call_fail(call, &err);
@@ -106,7 +104,7 @@ static void answer(struct call *call, struct fetch *fetch)
 
 static void fail(struct call *call, struct fetch *fetch, const struct err *err)
 {
-    end_hold(fetch);
+    instance_fetch_end(fetch->instance, &fetch->lookup);
     call_fail(call, err);
 }
 
@@ -115,7 +113,7 @@ static void fetch_on_worker(struct call *call)
 {
     struct fetch *fetch = call->state;
     struct err err;
-    begin_hold(fetch);
+    instance_fetch_begin(fetch->instance, &fetch->lookup);
     if (instance_fetch(fetch->instance, &fetch->lookup, call->arena, &err) == 0)
         answer(call, fetch);
     else
@@ -125,24 +123,17 @@ static void fetch_on_worker(struct call *call)
 static void look_up(struct call *call, struct fetch *fetch)
 {
     struct err err;
-    begin_hold(fetch);
+    instance_fetch_begin(fetch->instance, &fetch->lookup);
     int rc = instance_fetch_remembered(fetch->instance, &fetch->lookup, call->arena, &err);
     if (rc == 0) {
         answer(call, fetch);
     } else if (rc == -ERR_UNAVAILABLE) {
-        end_hold(fetch); /* it is not to last while the call waits for a worker */
+        /* It is not to last while the call waits for a worker. */
+        instance_fetch_end(fetch->instance, &fetch->lookup);
         call_offload(call, fetch_on_worker);
     } else {
         fail(call, fetch, &err);
     }
-}
-
-/* For a call that ended before its answer. */
-void fetch_end(struct call *call)
-{
-    struct fetch *fetch = call->state;
-    if (fetch != NULL)
-        end_hold(fetch);
 }
 
 static int prepare(struct call *call, const struct fetch_request *request, struct fetch *fetch,
@@ -168,7 +159,6 @@ static int prepare(struct call *call, const struct fetch_request *request, struc
     lookup->uri_count = request->uri_count;
     lookup->qualifier_count = request->qualifier_count;
     fetch->qualifiers = request->qualifiers;
-    fetch->qualifier_count = request->qualifier_count;
     return 0;
 }
 

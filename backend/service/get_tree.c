@@ -22,8 +22,8 @@ enum {
     TOKEN_POSITION = 8,                /* hexadecimal digits */
     TOKEN_CHECK = 32,                  /* hexadecimal digits */
     TOKEN_SIZE = TOKEN_POSITION + TOKEN_CHECK,
-    TAG_DIRECTORIES = 1 << 3 | WIRE_BYTES, /* GetTreeResponse.directories */
-    TAG_TOKEN = 2 << 3 | WIRE_BYTES,       /* GetTreeResponse.next_page_token */
+    FIELD_DIRECTORIES = 1, /* of GetTreeResponse */
+    FIELD_TOKEN = 2,       /* of GetTreeResponse: next_page_token */
     TOKEN_ROOM = 2 + TOKEN_SIZE,
 };
 
@@ -141,7 +141,7 @@ static int scan(struct walk *walk, const struct digest *digest, struct span mess
 static int make_room(struct call *call, struct page *page, size_t size, bool *has_room,
                      struct err *err)
 {
-    size_t needed = 1 + wire_varint_size(size) + size;
+    size_t needed = wire_bytes_size(size);
     *has_room = page->bytes != NULL && needed <= page->room - page->used;
     if (*has_room || page->used != 0)
         return 0;
@@ -171,10 +171,10 @@ static int refuse_large(struct walk *walk, const struct digest *digest, struct e
 static int take_directory(struct walk *walk, const struct digest *digest, struct page *page,
                           struct err *err)
 {
-    uint8_t *head = page->bytes + page->used;
-    size_t head_size = 1 + wire_varint_size((uint64_t)digest->size);
+    size_t size = (size_t)digest->size;
+    uint8_t *bytes = wire_put_head(page->bytes + page->used, FIELD_DIRECTORIES, size);
     struct cas_blob blob = {.digest = *digest};
-    cas_get(walk->instance->cas, NULL, &blob, 1, head + head_size);
+    cas_get(walk->instance->cas, NULL, &blob, 1, bytes);
     /* REAPI: what is missing is left out, unless it is the root. */
     if (blob.err.code == ERR_NOT_FOUND && walk->next != 0)
         return 0;
@@ -182,12 +182,9 @@ static int take_directory(struct walk *walk, const struct digest *digest, struct
         *err = blob.err;
         return -(int)err->code;
     }
-    struct span message = {head + head_size, (size_t)digest->size};
-    int rc = scan(walk, digest, message, err);
+    int rc = scan(walk, digest, (struct span){bytes, size}, err);
     if (rc == 0 && walk->next >= walk->first) {
-        head[0] = TAG_DIRECTORIES;
-        (void)wire_put_varint(head + 1, message.size);
-        page->used += head_size + message.size;
+        page->used += wire_bytes_size(size);
         page->count++;
     }
     return rc;
@@ -239,10 +236,7 @@ static void walk_on(struct call *call)
             BUILD__BAZEL__REMOTE__EXECUTION__V2__GET_TREE_RESPONSE__INIT;
         call_finish(call, &response.base);
     } else {
-        uint8_t *end = page.bytes + page.used;
-        *end++ = TAG_TOKEN;
-        *end++ = TOKEN_SIZE;
-        memcpy(end, token, TOKEN_SIZE);
+        memcpy(wire_put_head(page.bytes + page.used, FIELD_TOKEN, TOKEN_SIZE), token, TOKEN_SIZE);
         call_send_filled(call, page.used + TOKEN_ROOM);
     }
 }

@@ -9,7 +9,6 @@
 /* build.bazel.remote.asset.v1.Fetch */
 void fetch_blob_start(struct call *call);
 void fetch_directory_start(struct call *call);
-void fetch_end(struct call *call);
 
 /* build.bazel.remote.asset.v1.Push */
 void push_blob_start(struct call *call);

@@ -10,7 +10,6 @@
 #include "google/rpc/status.pb-c.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
-#include "grpc/reflection/v1alpha/reflection.pb-c.h"
 
 /* The struct of a message; the _INIT macros, functions and descriptors keep their long names. */
 #define REAPI(name)      Build__Bazel__Remote__Execution__V2__##name

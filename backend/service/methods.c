@@ -19,11 +19,11 @@
 const struct method methods[] = {
     {.path = FETCH "FetchBlob", .shape = METHOD_UNARY, .right = METHOD_READ,
      .request = ASSET_TYPE(fetch_blob_request), .response = ASSET_TYPE(fetch_blob_response),
-     .start = fetch_blob_start, .end = fetch_end},
+     .start = fetch_blob_start},
     {.path = FETCH "FetchDirectory", .shape = METHOD_UNARY, .right = METHOD_READ,
      .request = ASSET_TYPE(fetch_directory_request),
      .response = ASSET_TYPE(fetch_directory_response),
-     .start = fetch_directory_start, .end = fetch_end},
+     .start = fetch_directory_start},
 
     {.path = PUSH "PushBlob", .shape = METHOD_UNARY, .right = METHOD_WRITE,
      .request = ASSET_TYPE(push_blob_request), .response = ASSET_TYPE(push_blob_response),

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* build.bazel.remote.asset.v1.Push: takes what a URI stands for, once all of it is there. */
 #include <stdio.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "service/asset_request.h"

@@ -67,11 +67,6 @@ struct reflection {
 
 /* --- descriptors --- */
 
-static struct span span_of(const char *string)
-{
-    return (struct span){(const uint8_t *)string, strlen(string)};
-}
-
 /* The next field NUMBER of a message, which is bytes; false at the end. */
 static bool next_bytes(struct wire_reader *reader, uint32_t number, struct span *bytes)
 {
@@ -89,14 +84,9 @@ static bool next_bytes(struct wire_reader *reader, uint32_t number, struct span 
 static struct span first_bytes(struct span message, uint32_t number)
 {
     struct wire_reader reader = {.message = message};
-    struct span bytes = span_of("");
+    struct span bytes = span_of_text("");
     (void)next_bytes(&reader, number, &bytes);
     return bytes;
-}
-
-static bool span_equal(struct span a, struct span b)
-{
-    return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
 }
 
 /* Takes "PREFIX." off NAME; false if it does not begin with that. */
@@ -150,7 +140,7 @@ static const struct span *find_file_of(const struct reflection *reflection, cons
                                        enum kind *kind)
 {
     for (size_t i = 0; i < reflection->file_count; i++) {
-        struct span name = span_of(symbol);
+        struct span name = span_of_text(symbol);
         if (!strip_prefix(&name, first_bytes(reflection->files[i], FILE_PACKAGE)))
             continue;
         *kind = find_symbol(KIND_FILE, reflection->files[i], name);
@@ -350,7 +340,8 @@ void reflection_message(struct call *call)
     struct err err;
     switch (request->message_request_case) {
     case REQUEST(FILE_BY_FILENAME):
-        answer_files(call, &response, find_file(call->state, span_of(request->file_by_filename)),
+        answer_files(call, &response,
+                     find_file(call->state, span_of_text(request->file_by_filename)),
                      request->file_by_filename);
         break;
     case REQUEST(FILE_CONTAINING_SYMBOL):

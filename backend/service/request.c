@@ -162,15 +162,3 @@ int request_digest(enum digest_function function, const REAPI(Digest) *message, 
     int rc = parse_digest(function, message, digest, err);
     return rc != 0 && what != NULL ? err_wrap(err, "%s", what) : rc;
 }
-
-REAPI(Digest) *request_digest_message(struct arena *arena, const struct digest *digest)
-{
-    REAPI(Digest) *message = arena_alloc(arena, sizeof(*message));
-    char hex[2 * DIGEST_HASH_MAX + 1];
-    if (message == NULL)
-        return NULL;
-    build__bazel__remote__execution__v2__digest__init(message);
-    message->hash = arena_strdup(arena, digest_hex(digest, hex));
-    message->size_bytes = digest->size;
-    return message->hash != NULL ? message : NULL;
-}

@@ -44,7 +44,4 @@ int request_digest_function(const struct instance *instance, REAPI(DigestFunctio
 int request_digest(enum digest_function function, const REAPI(Digest) *message, const char *what,
                    struct digest *digest, struct err *err);
 
-/* DIGEST as a message in the call's arena; NULL when memory is out. */
-REAPI(Digest) *request_digest_message(struct arena *arena, const struct digest *digest);
-
 #endif

@@ -67,11 +67,6 @@ static int scan_node(enum digest_function function, uint32_t list, struct span m
     return 0;
 }
 
-static bool same(struct span a, struct span b)
-{
-    return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
-}
-
 int tree_scan(enum digest_function function, struct span message,
               const struct tree_visitor *visitor, struct err *err)
 {
@@ -92,7 +87,7 @@ int tree_scan(enum digest_function function, struct span message,
         struct digest digest;
         if (scan_node(function, field.number, field.bytes, &name, &digest, err) != 0)
             return -(int)err->code;
-        if (previous[field.number].data != NULL && same(name, previous[field.number]))
+        if (previous[field.number].data != NULL && span_equal(name, previous[field.number]))
             return no_directory(err, "two nodes have the same name");
         previous[field.number] = name;
         if (visit[field.number] != NULL && !visit[field.number](visitor->context, &digest))
