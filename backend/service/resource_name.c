@@ -3,7 +3,6 @@
 #include "service/resource_name.h"
 
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -116,16 +115,14 @@ static bool parse_size(const char *text, int64_t *size)
     return true;
 }
 
-int resource_name_digest(const struct resource_name *name, const struct instance *instance,
+int resource_name_digest(struct resource_name *name, const struct instance *instance,
                          struct digest *digest, struct err *err)
 {
     if (name->is_compressed)
         return err_set(err, ERR_INVALID,
                        "compressed blobs are not served: use a name of the form %s",
                        forms[name->use]);
-    char text[RESOURCE_NAME_MAX + 1];
-    (void)snprintf(text, sizeof(text), "%s", name->blob);
-    char *rest = text;
+    char *rest = name->blob;
     const char *hash = next_segment(&rest);
     enum digest_function named = digest_function_by_name(hash);
     if (is_unserved_function(hash))

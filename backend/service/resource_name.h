@@ -28,7 +28,7 @@ struct resource_name {
     enum resource_use use;
     const char *instance; /* "" if the name has none */
     bool is_compressed;   /* `compressed-blobs` in place of `blobs` */
-    const char *blob;     /* what follows `blobs/`, not looked at yet */
+    char *blob;           /* what follows `blobs/`, not looked at yet */
 };
 
 /*
@@ -41,9 +41,9 @@ int resource_name_split(enum resource_use use, struct span text, struct arena *a
 /*
  * The digest in a name. The function is told by the length of the hash unless it is named.
  * ERR_INVALID: malformed, compressed (which is not served), or of a function that INSTANCE does
- * not serve.
+ * not serve. Cuts NAME into pieces: once only.
  */
-int resource_name_digest(const struct resource_name *name, const struct instance *instance,
+int resource_name_digest(struct resource_name *name, const struct instance *instance,
                          struct digest *digest, struct err *err);
 
 #endif

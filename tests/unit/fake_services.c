@@ -122,6 +122,17 @@ void fake_run(struct fake_call *fake, const char *method, const ProtobufCMessage
     fake_run_as(fake, method, request, &fake_listener, "");
 }
 
+void fake_assert_failed(struct fake_call *fake, enum err_code code, const char *reason)
+{
+    assert_true(fake->ended);
+    assert_int_equal(fake->status.code, code);
+    assert_int_equal(fake->message_count, 0);
+    assert_true(fake->status.msg[0] != '\0');
+    if (strstr(fake->status.msg, reason) == NULL)
+        fail_msg("\"%s\" is not in: %s", reason, fake->status.msg);
+    fake_call_fini(fake);
+}
+
 static void *allocate(size_t size)
 {
     void *memory = arena_alloc(&blobs, size);
@@ -155,8 +166,10 @@ struct fake_blob *fake_blob_of(const void *data, size_t size)
     return blob;
 }
 
-struct fake_blob *fake_blob_random(size_t size, uint32_t seed)
+struct fake_blob *fake_blob_new(size_t size)
 {
+    static uint32_t last_seed = 2000;
+    uint32_t seed = last_seed++;
     uint8_t *data = malloc(size + 1);
     assert_non_null(data);
     for (size_t i = 0; i < size; i++) {

@@ -29,18 +29,21 @@ void fake_run(struct fake_call *fake, const char *method, const ProtobufCMessage
 void fake_run_as(struct fake_call *fake, const char *method, const ProtobufCMessage *request,
                  const struct conf_listener *listener, const char *identity);
 
+/* The call failed so, without an answer, for a reason that has REASON in it; gives it back. */
+void fake_assert_failed(struct fake_call *fake, enum err_code code, const char *reason);
+
 /* The method of that name, in methods[]. */
 const struct method *fake_method(const char *name);
 
-/* A blob of SIZE bytes that differ with SEED, and its SHA-256 digest, made until the tear-down. */
+/* A blob and its SHA-256 digest, made until the tear-down. */
 struct fake_blob {
     uint8_t *data;
     size_t size;
     char *hash;
     REAPI(Digest) digest; /* as a message */
 };
-struct fake_blob *fake_blob_random(size_t size, uint32_t seed);
 struct fake_blob *fake_blob_of(const void *data, size_t size);
+struct fake_blob *fake_blob_new(size_t size); /* of bytes that no other has */
 
 /* Puts BLOB into the store of an instance. */
 void fake_store(unsigned instance, const struct fake_blob *blob);

@@ -17,14 +17,6 @@
 
 enum { MIB = 1 << 20, NAME_SIZE = 512 };
 
-static uint32_t seed = 1000;
-
-/* A blob that no other test has. */
-static struct fake_blob *new_blob(size_t size)
-{
-    return fake_blob_random(size, seed++);
-}
-
 static const char *name_of(char text[NAME_SIZE], const char *before, const struct fake_blob *blob)
 {
     (void)snprintf(text, NAME_SIZE, "%sblobs/%s/%zu", before, blob->hash, blob->size);
@@ -72,7 +64,7 @@ static void test_read(void **state)
         {0, 3 * MIB, 3 * MIB},
     };
     char name[NAME_SIZE];
-    struct fake_blob *blob = new_blob(3 * MIB + 5);
+    struct fake_blob *blob = fake_blob_new(3 * MIB + 5);
     fake_store(FAKE_MAIN, blob);
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
         struct fake_call fake;
@@ -87,7 +79,7 @@ static void test_read_small_and_empty(void **state)
     (void)state;
     char name[NAME_SIZE];
     for (size_t size = 0; size < 200; size += 66) {
-        struct fake_blob *blob = new_blob(size);
+        struct fake_blob *blob = fake_blob_new(size);
         struct fake_call fake;
         if (size != 0)
             fake_store(FAKE_MAIN, blob);
@@ -102,17 +94,14 @@ static void assert_read_fails(const char *name, int64_t offset, int64_t limit, e
 {
     struct fake_call fake;
     read_range(&fake, name, offset, limit);
-    assert_int_equal(fake.status.code, code);
-    assert_int_equal(fake.message_count, 0);
-    assert_true(fake.status.msg[0] != '\0');
-    fake_call_fini(&fake);
+    fake_assert_failed(&fake, code, "");
 }
 
 static void test_read_refused(void **state)
 {
     (void)state;
     char name[NAME_SIZE];
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     fake_store(FAKE_MAIN, blob);
     name_of(name, "", blob);
     assert_read_fails(name, -1, 0, ERR_OUT_OF_RANGE);
@@ -122,7 +111,7 @@ static void test_read_refused(void **state)
     assert_read_fails(name, 0, INT64_MIN, ERR_INVALID);
     assert_read_fails("blobs/zz/5", 0, 0, ERR_INVALID);
     assert_read_fails("", 0, 0, ERR_INVALID);
-    assert_read_fails(name_of(name, "", new_blob(100)), 0, 0, ERR_NOT_FOUND);
+    assert_read_fails(name_of(name, "", fake_blob_new(100)), 0, 0, ERR_NOT_FOUND);
     assert_read_fails(name_of(name, "nowhere/", blob), 0, 0, ERR_NOT_FOUND);
     assert_read_fails(name_of(name, "small/", blob), 0, 0, ERR_NOT_FOUND);
     assert_read_fails(name_of(name, "index/", blob), 0, 0, ERR_UNIMPLEMENTED);
@@ -203,22 +192,12 @@ static void assert_committed(const struct fake_call *fake, int64_t size)
     google__bytestream__write_response__free_unpacked(response, NULL);
 }
 
-static void assert_refused(struct fake_call *fake, enum err_code code, const char *reason)
-{
-    assert_true(fake->ended);
-    assert_int_equal(fake->status.code, code);
-    assert_int_equal(fake->message_count, 0);
-    if (strstr(fake->status.msg, reason) == NULL)
-        fail_msg("\"%s\" is not in: %s", reason, fake->status.msg);
-    fake_call_fini(fake);
-}
-
 static void test_write(void **state)
 {
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(3 * MIB + 5);
+    struct fake_blob *blob = fake_blob_new(3 * MIB + 5);
     upload_name(name, blob);
     begin_write(&fake);
     for (size_t done = 0; done < blob->size; done += MIB) {
@@ -244,7 +223,7 @@ static void test_write_finish_alone(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(10);
+    struct fake_blob *blob = fake_blob_new(10);
     begin_write(&fake);
     send_part(&fake, upload_name(name, blob), 0, NULL, 0, false);
     send_part(&fake, NULL, 0, blob->data, 10, false);
@@ -262,7 +241,7 @@ static void test_write_of_what_is_there(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(1000);
+    struct fake_blob *blob = fake_blob_new(1000);
     fake_store(FAKE_MAIN, blob);
     begin_write(&fake);
     send_part(&fake, upload_name(name, blob), 0, blob->data, 10, false);
@@ -282,7 +261,7 @@ static void test_overlapping_writes(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call first, second, third;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     upload_name(name, blob);
     begin_write(&first);
     begin_write(&second);
@@ -308,21 +287,21 @@ static void test_write_without_finish(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     begin_write(&fake);
     fake_call_half_close(&fake);
-    assert_refused(&fake, ERR_INVALID, "finish_write");
+    fake_assert_failed(&fake, ERR_INVALID, "finish_write");
     begin_write(&fake);
     send_part(&fake, upload_name(name, blob), 0, blob->data, 50, false);
     fake_call_half_close(&fake);
-    assert_refused(&fake, ERR_INVALID, "finish_write");
+    fake_assert_failed(&fake, ERR_INVALID, "finish_write");
     begin_write(&fake);
     send_part(&fake, name, 0, blob->data, 100, false);
     fake_call_half_close(&fake);
-    assert_refused(&fake, ERR_INVALID, "finish_write");
+    fake_assert_failed(&fake, ERR_INVALID, "finish_write");
     begin_write(&fake);
     send_part(&fake, name, 0, blob->data, 99, true);
-    assert_refused(&fake, ERR_INVALID, "99 of 100");
+    fake_assert_failed(&fake, ERR_INVALID, "99 of 100");
     assert_false(fake_has(FAKE_MAIN, blob));
 }
 
@@ -331,7 +310,7 @@ static void test_cancelled_write(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     struct cas_stats before, after;
     struct cas *cas = instances_at(fake_services.instances, FAKE_MAIN)->cas;
     cas_stats(cas, &before);
@@ -361,48 +340,48 @@ static void test_write_refused(void **state)
     (void)state;
     char name[NAME_SIZE], other[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     upload_name(name, blob);
 
     begin_write(&fake);
     send_part(&fake, NULL, 0, blob->data, 50, false);
-    assert_refused(&fake, ERR_INVALID, "resource name is empty");
+    fake_assert_failed(&fake, ERR_INVALID, "resource name is empty");
 
     begin_write(&fake);
     send_part(&fake, name_of(other, "", blob), 0, blob->data, 50, false);
-    assert_refused(&fake, ERR_INVALID, "uploads/UUID");
+    fake_assert_failed(&fake, ERR_INVALID, "uploads/UUID");
 
     begin_write(&fake);
     send_part(&fake, name, 50, blob->data + 50, 50, true);
-    assert_refused(&fake, ERR_INVALID, "not resumed");
+    fake_assert_failed(&fake, ERR_INVALID, "not resumed");
 
     begin_write(&fake);
     send_part(&fake, name, -1, blob->data, 50, false);
-    assert_refused(&fake, ERR_INVALID, "write_offset is -1");
+    fake_assert_failed(&fake, ERR_INVALID, "write_offset is -1");
 
     begin_write(&fake);
     send_part(&fake, name, 0, blob->data, 50, false);
     send_part(&fake, name, 0, blob->data, 50, false);
-    assert_refused(&fake, ERR_INVALID, "write_offset is 0 after 50");
+    fake_assert_failed(&fake, ERR_INVALID, "write_offset is 0 after 50");
 
     begin_write(&fake);
     send_part(&fake, name, 0, blob->data, 50, false);
     send_part(&fake, name_of(other, "uploads/other/", blob), 50, blob->data + 50, 50, true);
-    assert_refused(&fake, ERR_INVALID, "first message");
+    fake_assert_failed(&fake, ERR_INVALID, "first message");
 
     begin_write(&fake);
     send_part(&fake, name, 0, blob->data, 100, false);
     send_part(&fake, name, 100, "x", 1, false);
-    assert_refused(&fake, ERR_INVALID, "more data");
+    fake_assert_failed(&fake, ERR_INVALID, "more data");
 
     uint8_t wrong[100] = {0};
     begin_write(&fake);
     send_part(&fake, name, 0, wrong, 100, true);
-    assert_refused(&fake, ERR_INVALID, "");
+    fake_assert_failed(&fake, ERR_INVALID, "");
 
     begin_write(&fake);
     fake_call_message(&fake, (const uint8_t *)"\x52\x7f", 2);
-    assert_refused(&fake, ERR_INVALID, "malformed");
+    fake_assert_failed(&fake, ERR_INVALID, "malformed");
 
     assert_false(fake_has(FAKE_MAIN, blob));
 }
@@ -412,11 +391,11 @@ static void test_message_after_finish(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     begin_write(&fake);
     send_part(&fake, upload_name(name, blob), 0, blob->data, 100, true);
     send_part(&fake, name, 100, NULL, 0, false);
-    assert_refused(&fake, ERR_INVALID, "after the one with finish_write");
+    fake_assert_failed(&fake, ERR_INVALID, "after the one with finish_write");
 }
 
 static void test_write_to_others(void **state)
@@ -424,22 +403,22 @@ static void test_write_to_others(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(2 * MIB);
+    struct fake_blob *blob = fake_blob_new(2 * MIB);
     begin_write(&fake);
     send_part(&fake, name_of(name, "nowhere/uploads/u/", blob), 0, blob->data, 5, false);
-    assert_refused(&fake, ERR_NOT_FOUND, "\"nowhere\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
     begin_write(&fake);
     send_part(&fake, name_of(name, "index/uploads/u/", blob), 0, blob->data, 5, false);
-    assert_refused(&fake, ERR_UNIMPLEMENTED, "index only");
+    fake_assert_failed(&fake, ERR_UNIMPLEMENTED, "index only");
     begin_write(&fake);
     send_part(&fake, name_of(name, "team/kernel/uploads/u/", blob), 0, blob->data, 5, false);
-    assert_refused(&fake, ERR_DENIED, "\"team/kernel\"");
+    fake_assert_failed(&fake, ERR_DENIED, "\"team/kernel\"");
 
-    struct fake_blob *kept = new_blob(1000);
+    struct fake_blob *kept = fake_blob_new(1000);
     fake_store(FAKE_SMALL, kept);
     begin_write(&fake);
     send_part(&fake, name_of(name, "small/uploads/u/", blob), 0, blob->data, 5, false);
-    assert_refused(&fake, ERR_EXHAUSTED, "");
+    fake_assert_failed(&fake, ERR_EXHAUSTED, "");
     assert_true(fake_has(FAKE_SMALL, kept));
 }
 
@@ -452,7 +431,7 @@ static void test_fields_and_runs(void **state)
     for (size_t round = 0; round < 200; round++) {
         struct fake_call fake;
         struct builder builder = {0};
-        struct fake_blob *blob = new_blob(40 + round);
+        struct fake_blob *blob = fake_blob_new(40 + round);
         upload_name(name, blob);
         if (round % 2 == 0)
             add_bytes(&builder, 10, "old data", 8);
@@ -492,7 +471,7 @@ static void test_runs_of_one_byte(void **state)
     size_t cuts[1024];
     struct fake_call fake;
     struct builder builder = {0};
-    struct fake_blob *blob = new_blob(300);
+    struct fake_blob *blob = fake_blob_new(300);
     add_bytes(&builder, 1, upload_name(name, blob), strlen(upload_name(name, blob)));
     add_bytes(&builder, 10, blob->data, blob->size);
     add_number(&builder, 3, 1);
@@ -516,7 +495,7 @@ static void test_mutated_messages(void **state)
     for (size_t round = 0; round < 5000; round++) {
         struct fake_call fake;
         struct builder builder = {0};
-        struct fake_blob *blob = new_blob(64);
+        struct fake_blob *blob = fake_blob_new(64);
         add_bytes(&builder, 1, upload_name(name, blob), strlen(upload_name(name, blob)));
         add_number(&builder, 2, 0);
         add_number(&builder, 3, 1);
@@ -569,7 +548,7 @@ static void test_query_write_status(void **state)
     (void)state;
     char name[NAME_SIZE];
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     assert_status(blob, 0, false);
     begin_write(&fake);
     send_part(&fake, upload_name(name, blob), 0, blob->data, 50, false);
@@ -580,9 +559,9 @@ static void test_query_write_status(void **state)
     fake_call_fini(&fake);
 
     query(&fake, name_of(name, "", blob));
-    assert_refused(&fake, ERR_INVALID, "uploads/UUID");
+    fake_assert_failed(&fake, ERR_INVALID, "uploads/UUID");
     query(&fake, name_of(name, "nowhere/uploads/u/", blob));
-    assert_refused(&fake, ERR_NOT_FOUND, "\"nowhere\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
 }
 
 int main(void)

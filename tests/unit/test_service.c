@@ -21,23 +21,6 @@
 
 enum { MIB = 1 << 20 };
 
-static uint32_t seed = 2000;
-
-/* A blob that no other test has. */
-static struct fake_blob *new_blob(size_t size)
-{
-    return fake_blob_random(size, seed++);
-}
-
-static void assert_failed(struct fake_call *fake, enum err_code code, const char *reason)
-{
-    assert_int_equal(fake->status.code, code);
-    assert_int_equal(fake->message_count, 0);
-    if (strstr(fake->status.msg, reason) == NULL)
-        fail_msg("\"%s\" is not in: %s", reason, fake->status.msg);
-    fake_call_fini(fake);
-}
-
 /* --- FindMissingBlobs, and the rules for all --- */
 
 static void find_as(struct fake_call *fake, const char *instance, REAPI(Digest) **digests,
@@ -77,7 +60,8 @@ static void test_find_missing(void **state)
 {
     (void)state;
     struct fake_call fake;
-    struct fake_blob *here = new_blob(100), *gone = new_blob(100), *lost = new_blob(50);
+    struct fake_blob *here = fake_blob_new(100), *gone = fake_blob_new(100),
+                     *lost = fake_blob_new(50);
     struct fake_blob *empty = fake_blob_of("", 0);
     REAPI(Digest) longer = here->digest;
     longer.size_bytes++;
@@ -107,7 +91,7 @@ static void test_find_many(void **state)
             digests[i] = digests[i - 5];
             continue;
         }
-        struct fake_blob *blob = new_blob(i % 7 + 4);
+        struct fake_blob *blob = fake_blob_new(i % 7 + 4);
         digests[i] = &blob->digest;
         if (i % 100 == 0)
             fake_store(FAKE_MAIN, blob);
@@ -122,28 +106,28 @@ static void test_digests_refused(void **state)
 {
     (void)state;
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(10);
+    struct fake_blob *blob = fake_blob_new(10);
     REAPI(Digest) *digests[] = {&blob->digest, &blob->digest};
     REAPI(Digest) bad = blob->digest;
     digests[1] = &bad;
 
     bad.hash = (char *)"";
     find(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "blob_digests[1]: the digest has no hash");
+    fake_assert_failed(&fake, ERR_INVALID, "blob_digests[1]: the digest has no hash");
     bad.hash = (char *)"zz";
     find(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "blob_digests[1]");
+    fake_assert_failed(&fake, ERR_INVALID, "blob_digests[1]");
     find(&fake, digests + 1, 1);
-    assert_failed(&fake, ERR_INVALID, "2 characters");
+    fake_assert_failed(&fake, ERR_INVALID, "2 characters");
     bad.hash = (char *)"da39a3ee5e6b4b0d3255bfef95601890afd80709"; /* SHA-1 after SHA-256 */
     find(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "blob_digests[1]");
+    fake_assert_failed(&fake, ERR_INVALID, "blob_digests[1]");
     find(&fake, digests + 1, 1);
     assert_missing(&fake, digests + 1, 1);
     bad = blob->digest;
     bad.size_bytes = -5;
     find(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "negative");
+    fake_assert_failed(&fake, ERR_INVALID, "negative");
 }
 
 static void test_digest_function(void **state)
@@ -160,7 +144,7 @@ static void test_digest_function(void **state)
         {(REAPI(DigestFunction__Value))99, "99 is not known"},
         {(REAPI(DigestFunction__Value))-1, "-1 is not known"},
     };
-    struct fake_blob *blob = new_blob(10);
+    struct fake_blob *blob = fake_blob_new(10);
     REAPI(Digest) *digests[] = {&blob->digest};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct fake_call fake;
@@ -171,7 +155,7 @@ static void test_digest_function(void **state)
         request.digest_function = cases[i].function;
         fake_run(&fake, "ContentAddressableStorage/FindMissingBlobs", &request.base);
         if (cases[i].reason != NULL)
-            assert_failed(&fake, ERR_INVALID, cases[i].reason);
+            fake_assert_failed(&fake, ERR_INVALID, cases[i].reason);
         else
             assert_missing(&fake, digests, 1);
     }
@@ -185,17 +169,17 @@ static void test_instances(void **state)
     REAPI(Digest) *digests[] = {&bad};
     /* Before its arguments are looked at. */
     find_as(&fake, "nowhere", digests, 1, &fake_listener, "");
-    assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
     find_as(&fake, "index", digests, 1, &fake_listener, "");
-    assert_failed(&fake, ERR_UNIMPLEMENTED, "index only");
+    fake_assert_failed(&fake, ERR_UNIMPLEMENTED, "index only");
     /* A listener that is limited does not know the others. */
     find_as(&fake, "nowhere", NULL, 0, &fake_narrow_listener, "");
     char unknown[ERR_MESSAGE_SIZE];
     memcpy(unknown, fake.status.msg, sizeof(unknown));
-    assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
     find_as(&fake, "index", NULL, 0, &fake_narrow_listener, "");
     assert_string_equal(strstr(fake.status.msg, " is not"), strstr(unknown, " is not"));
-    assert_failed(&fake, ERR_NOT_FOUND, "\"index\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"index\"");
     find_as(&fake, "small", NULL, 0, &fake_narrow_listener, "");
     assert_missing(&fake, NULL, 0);
 
@@ -206,7 +190,7 @@ static void test_instances(void **state)
     find_as(&fake, name, NULL, 0, &fake_listener, "");
     assert_non_null(strstr(fake.status.msg, "\xc3\xa9...\""));
     assert_null(strchr(fake.status.msg, '\n'));
-    assert_failed(&fake, ERR_NOT_FOUND, "check the instance name");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "check the instance name");
 }
 
 static void update_as(struct fake_call *fake, const char *instance,
@@ -241,12 +225,12 @@ static void test_lists(void **state)
         struct fake_call fake;
         find_as(&fake, "team/kernel", NULL, 0, cases[i].listener, cases[i].identity);
         if (cases[i].pull_reason != NULL)
-            assert_failed(&fake, ERR_DENIED, cases[i].pull_reason);
+            fake_assert_failed(&fake, ERR_DENIED, cases[i].pull_reason);
         else
             assert_missing(&fake, NULL, 0);
         update_as(&fake, "team/kernel", NULL, 0, cases[i].listener, cases[i].identity);
         if (cases[i].push_reason != NULL) {
-            assert_failed(&fake, ERR_DENIED, cases[i].push_reason);
+            fake_assert_failed(&fake, ERR_DENIED, cases[i].push_reason);
         } else {
             assert_int_equal(fake.status.code, ERR_OK);
             fake_call_fini(&fake);
@@ -341,7 +325,7 @@ static void test_batch(void **state)
     read_batch(&fake, NULL, 0);
     assert_read(&fake, blobs, 0, 0);
     for (size_t i = 0; i < 150; i++) {
-        blobs[i] = i % 50 == 7 ? fake_blob_of("", 0) : new_blob(i * 37 % 300 + 5);
+        blobs[i] = i % 50 == 7 ? fake_blob_of("", 0) : fake_blob_new(i * 37 % 300 + 5);
         digests[i] = &blobs[i]->digest;
         add_update(&updates, blobs[i]);
     }
@@ -359,10 +343,10 @@ static void test_batch_update_one_by_one(void **state)
     (void)state;
     struct fake_call fake;
     struct updates updates = {.count = 0};
-    struct fake_blob *good = new_blob(100), *last = new_blob(100), *others[3];
+    struct fake_blob *good = fake_blob_new(100), *last = fake_blob_new(100), *others[3];
     add_update(&updates, good);
     for (size_t i = 0; i < 3; i++) {
-        others[i] = new_blob(100);
+        others[i] = fake_blob_new(100);
         add_update(&updates, others[i]);
     }
     add_update(&updates, last);
@@ -383,24 +367,24 @@ static void test_batch_update_refused(void **state)
     (void)state;
     struct fake_call fake;
     struct updates updates = {.count = 0};
-    struct fake_blob *small = new_blob(100);
+    struct fake_blob *small = fake_blob_new(100);
     add_update(&updates, small);
-    add_update(&updates, new_blob(REQUEST_BATCH_MAX - 99));
+    add_update(&updates, fake_blob_new(REQUEST_BATCH_MAX - 99));
     update_as(&fake, "", updates.pointers, updates.count, &fake_listener, "");
-    assert_failed(&fake, ERR_INVALID, "ByteStream.Write");
+    fake_assert_failed(&fake, ERR_INVALID, "ByteStream.Write");
     updates.requests[1].digest = NULL;
     updates.requests[1].data.len = 5;
     update_as(&fake, "", updates.pointers, updates.count, &fake_listener, "");
-    assert_failed(&fake, ERR_INVALID, "requests[1]");
+    fake_assert_failed(&fake, ERR_INVALID, "requests[1]");
     assert_false(fake_has(FAKE_MAIN, small));
     /* The first digest tells the function, but need not be there for the second to be found bad. */
     updates.requests[0].digest = NULL;
     update_as(&fake, "", updates.pointers, updates.count, &fake_listener, "");
-    assert_failed(&fake, ERR_INVALID, "requests[0]");
+    fake_assert_failed(&fake, ERR_INVALID, "requests[0]");
     /* Exactly the limit is taken. */
     updates.count = 0;
     add_update(&updates, small);
-    add_update(&updates, new_blob(REQUEST_BATCH_MAX - 100));
+    add_update(&updates, fake_blob_new(REQUEST_BATCH_MAX - 100));
     update_as(&fake, "", updates.pointers, updates.count, &fake_listener, "");
     assert_updated(&fake, &updates, NULL);
 }
@@ -410,9 +394,9 @@ static void test_batch_update_without_room(void **state)
     (void)state;
     struct fake_call fake;
     struct updates updates = {.count = 0};
-    struct fake_blob *small = new_blob(100);
+    struct fake_blob *small = fake_blob_new(100);
     add_update(&updates, small);
-    add_update(&updates, new_blob(2 * MIB));
+    add_update(&updates, fake_blob_new(2 * MIB));
     static const int codes[] = {0, 8};
     update_as(&fake, "small", updates.pointers, updates.count, &fake_listener, "");
     assert_updated(&fake, &updates, codes);
@@ -423,8 +407,9 @@ static void test_batch_read_missing(void **state)
 {
     (void)state;
     struct fake_call fake;
-    struct fake_blob *blobs[] = {new_blob(100),         new_blob(200), fake_blob_of("", 0),
-                                 new_blob(2 * MIB + 1), new_blob(3),   new_blob(4)};
+    struct fake_blob *blobs[] = {fake_blob_new(100),  fake_blob_new(200),
+                                 fake_blob_of("", 0), fake_blob_new(2 * MIB + 1),
+                                 fake_blob_new(3),    fake_blob_new(4)};
     REAPI(Digest) *digests[6];
     for (size_t i = 0; i < 6; i++)
         digests[i] = &blobs[i]->digest;
@@ -439,19 +424,19 @@ static void test_batch_read_refused(void **state)
 {
     (void)state;
     struct fake_call fake;
-    struct fake_blob *blob = new_blob(100);
+    struct fake_blob *blob = fake_blob_new(100);
     REAPI(Digest) large = blob->digest;
     REAPI(Digest) *digests[] = {&blob->digest, &large, &large, &large};
     fake_store(FAKE_MAIN, blob);
     large.size_bytes = REQUEST_BATCH_MAX - 99;
     read_batch(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
+    fake_assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
     large.size_bytes = INT64_MAX;
     read_batch(&fake, digests, 4);
-    assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
+    fake_assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
     large.size_bytes = -1;
     read_batch(&fake, digests, 2);
-    assert_failed(&fake, ERR_INVALID, "digests[1]");
+    fake_assert_failed(&fake, ERR_INVALID, "digests[1]");
     large.size_bytes = REQUEST_BATCH_MAX - 100;
     read_batch(&fake, digests, 2);
     assert_int_equal(fake.status.code, ERR_OK);
@@ -597,7 +582,7 @@ static void test_get_tree_incomplete(void **state)
     get_tree(&fake, root, 0, "");
     assert_tree(&fake, expected, 2, 2, NULL);
     get_tree(&fake, gone, 0, "");
-    assert_failed(&fake, ERR_NOT_FOUND, gone->hash);
+    fake_assert_failed(&fake, ERR_NOT_FOUND, gone->hash);
     /* Where only missing ones are left, the last page is empty. */
     root = stored_directory("childless", (struct fake_blob *[]){gone}, 1);
     get_tree(&fake, root, 1, "");
@@ -625,7 +610,7 @@ static void test_get_tree_tokens_refused(void **state)
     assert_tree(&fake, expected, 3, 1, tokens);
     /* Of another tree, ... */
     get_tree(&fake, root2, 1, tokens[0]);
-    assert_failed(&fake, ERR_INVALID, "page_token");
+    fake_assert_failed(&fake, ERR_INVALID, "page_token");
     /* ... changed in any place, cut, or made up. */
     size_t length = strlen(tokens[0]);
     for (size_t i = 0; i < length; i++) {
@@ -633,19 +618,19 @@ static void test_get_tree_tokens_refused(void **state)
         memcpy(token, tokens[0], sizeof(token));
         token[i] = token[i] == '0' ? '1' : '0';
         get_tree(&fake, root, 1, token);
-        assert_failed(&fake, ERR_INVALID, "page_token");
+        fake_assert_failed(&fake, ERR_INVALID, "page_token");
         memcpy(token, tokens[0], sizeof(token));
         token[i] = '\0';
         get_tree(&fake, root, 1, token);
         if (i != 0)
-            assert_failed(&fake, ERR_INVALID, "page_token");
+            fake_assert_failed(&fake, ERR_INVALID, "page_token");
         else
             assert_tree(&fake, expected, 3, 1, NULL);
     }
     get_tree(&fake, root, 1, "nonsense");
-    assert_failed(&fake, ERR_INVALID, "page_token");
+    fake_assert_failed(&fake, ERR_INVALID, "page_token");
     get_tree(&fake, root, 1, "ffffffffffffffffffffffffffffffffffffffff");
-    assert_failed(&fake, ERR_INVALID, "page_token");
+    fake_assert_failed(&fake, ERR_INVALID, "page_token");
 }
 
 static void test_get_tree_refused(void **state)
@@ -654,24 +639,24 @@ static void test_get_tree_refused(void **state)
     struct fake_call fake;
     REAPI(GetTreeRequest) request = BUILD__BAZEL__REMOTE__EXECUTION__V2__GET_TREE_REQUEST__INIT;
     fake_run(&fake, "ContentAddressableStorage/GetTree", &request.base);
-    assert_failed(&fake, ERR_INVALID, "root_digest");
+    fake_assert_failed(&fake, ERR_INVALID, "root_digest");
     request.instance_name = (char *)"nowhere";
     fake_run(&fake, "ContentAddressableStorage/GetTree", &request.base);
-    assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
+    fake_assert_failed(&fake, ERR_NOT_FOUND, "\"nowhere\"");
     struct fake_blob *leaf = stored_directory("leaf of refused", NULL, 0);
     get_tree(&fake, leaf, -1, "");
-    assert_failed(&fake, ERR_INVALID, "page_size");
+    fake_assert_failed(&fake, ERR_INVALID, "page_size");
     struct fake_blob *file = fake_blob_of("\x12\x7fno directory", 14);
     fake_store(FAKE_MAIN, file);
     get_tree(&fake, file, 0, "");
-    assert_failed(&fake, ERR_INVALID, file->hash);
+    fake_assert_failed(&fake, ERR_INVALID, file->hash);
     struct fake_blob *root = stored_directory("refused", (struct fake_blob *[]){leaf, file}, 2);
     get_tree(&fake, root, 0, "");
-    assert_failed(&fake, ERR_INVALID, file->hash);
-    struct fake_blob *large = new_blob(4 * MIB);
+    fake_assert_failed(&fake, ERR_INVALID, file->hash);
+    struct fake_blob *large = fake_blob_new(4 * MIB);
     fake_store(FAKE_MAIN, large);
     get_tree(&fake, large, 0, "");
-    assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
+    fake_assert_failed(&fake, ERR_INVALID, "ByteStream.Read");
 }
 
 /* More than fits into one message, with directories of many sizes, is cut into pages by bytes. */
