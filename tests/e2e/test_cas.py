@@ -10,6 +10,7 @@ from lib.api import bytestream, reapi
 from lib.client import CHUNK, fails, pieces
 from lib.content import EMPTY, Tree, digest_of, name_of, noise
 from lib.server import PATIENCE, files_below, wait_until
+from lib.uploads import held_write
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]
@@ -605,37 +606,17 @@ def test_query_write_status(shared):
     assert (status.committed_size, status.complete) == (1000, True)
 
 
-def half_a_write(client, data, then):
-    """A Write that sends half of DATA, calls THEN, and never ends by itself."""
-    sent = threading.Event()
-    end = threading.Event()
-
-    def requests():
-        parts = list(pieces(client.write_name(digest_of(data)), data))
-        yield from parts[: len(parts) // 2]
-        sent.set()
-        end.wait(PATIENCE)
-
-    call = client.write_stream(requests())
-    assert sent.wait(PATIENCE)
-    then(call)
-    end.set()
-
-
 def test_nobody_sees_what_is_being_written(server):
     client = server.client()
     data = noise(MIB, "being written")
-
-    def look(_):
-        digest = digest_of(data)
+    digest = digest_of(data)
+    with held_write(client, data, at=MIB // CHUNK // 2):
         assert client.find_missing([digest]) == [digest]
         with fails("NOT_FOUND"):
             client.read(digest)
         with fails("FAILED_PRECONDITION"):
             client.push_blob("urn:a", digest)
         assert not client.query_write_status(client.write_name(digest)).complete
-
-    half_a_write(client, data, look)
 
 
 @pytest.mark.parametrize("how", ["disconnects", "cancels"])
@@ -648,11 +629,11 @@ def test_a_client_that_goes_in_the_middle_of_a_write_leaves_nothing(server, how)
 
     client = server.client()
     name = client.write_name(digest_of(data))
-    half_a_write(
-        client,
-        data,
-        lambda call: client.close() if how == "disconnects" else call.cancel(),
-    )
+    with held_write(client, data, at=4 * MIB // CHUNK // 2) as call:
+        if how == "disconnects":
+            client.close()
+        else:
+            call.cancel()
     wait_until(lambda: files_below(cas) == before, "the upload's file is still there")
     assert not observer.has(digest_of(data))
     status = observer.query_write_status(name)

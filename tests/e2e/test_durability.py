@@ -6,15 +6,15 @@ import itertools
 import os
 import re
 import signal
-import threading
 import time
 
 import grpc
 import pytest
 
-from lib.client import fails, pieces
+from lib.client import Client, fails
 from lib.content import Tree, digest_of, noise
 from lib.server import PATIENCE, bytes_below, files_below
+from lib.uploads import held_write
 
 MIB = 1 << 20
 
@@ -58,6 +58,7 @@ def test_every_acknowledged_push_survives_kill_9(server):
             ]
             while len(acknowledged) < 3 + round_:
                 assert not all(push.done() for push in pushes), server.log()
+                time.sleep(0.001)
             server.kill()
             for push in pushes:
                 push.result(PATIENCE)
@@ -104,24 +105,9 @@ def test_sigterm_during_a_large_upload_and_download(assetd):
     first = next(download).data
     assert first == there[: len(first)]
 
-    half_way, end = threading.Event(), threading.Event()
-
-    def requests():
-        for number, piece in enumerate(
-            pieces(client.write_name(digest_of(coming)), coming, 2 * MIB)
-        ):
-            if number == 64:
-                half_way.set()
-                end.wait(PATIENCE)
-            yield piece
-
-    upload = client.write_stream(requests(), timeout=None)
-    assert half_way.wait(PATIENCE)
-    server.signal()
-    try:
+    with held_write(client, coming, at=64, chunk=2 * MIB, timeout=None) as upload:
+        server.signal()
         assert server.wait() == 0
-    finally:
-        end.set()
     for call in (upload.result, lambda: list(download)):
         with pytest.raises(grpc.RpcError) as info:
             call()
@@ -145,27 +131,16 @@ def test_sigterm_lets_calls_in_flight_end(assetd):
     server = assetd(shutdown_grace="60s")
     client = server.client()
     data = noise(8 * MIB, "in flight")
-    half_way, end = threading.Event(), threading.Event()
-
-    def requests():
-        for number, piece in enumerate(pieces(client.write_name(digest_of(data)), data, MIB)):
-            if number == 4:
-                half_way.set()
-                end.wait(PATIENCE)
-            yield piece
-
-    upload = client.write_stream(requests())
-    assert half_way.wait(PATIENCE)
-    server.signal()
-    # New calls are refused before the old ones have ended.
-    while True:
-        try:
-            with server_client(server) as late:
-                late.health(timeout=2)
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-            break
-    end.set()
+    with held_write(client, data, at=4, chunk=MIB) as upload:
+        server.signal()
+        # New calls are refused before the old ones have ended.
+        while True:
+            try:
+                with Client(server.push) as late:
+                    late.health()
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                break
     assert upload.result(PATIENCE).committed_size == len(data)
     assert server.wait() == 0
     server.close_clients()
@@ -178,16 +153,9 @@ def test_calls_that_come_while_it_stops_are_unavailable(assetd):
     server = assetd(shutdown_grace="60s")
     client = server.client()
     data = noise(MIB, "in flight")
-    begun, end = threading.Event(), threading.Event()
-
-    def requests():
-        for piece in pieces(client.write_name(digest_of(data)), data, MIB // 2):
-            yield piece
-            begun.set()
-            end.wait(PATIENCE)
 
     def hammer(_):
-        with server_client(server) as other:
+        with Client(server.push) as other:
             while True:
                 try:
                     other.fetch_blob("urn:none")
@@ -195,23 +163,14 @@ def test_calls_that_come_while_it_stops_are_unavailable(assetd):
                     if error.code() != grpc.StatusCode.NOT_FOUND:
                         return error.code()
 
-    upload = client.write_stream(requests())
-    assert begun.wait(PATIENCE)
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        codes = [pool.submit(hammer, number) for number in range(6)]
-        time.sleep(0.1)
-        server.signal()
-        assert {code.result(PATIENCE) for code in codes} == {grpc.StatusCode.UNAVAILABLE}
-    end.set()
+    with held_write(client, data, at=1, chunk=MIB // 2) as upload:
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            codes = [pool.submit(hammer, number) for number in range(6)]
+            time.sleep(0.1)
+            server.signal()
+            assert {code.result(PATIENCE) for code in codes} == {grpc.StatusCode.UNAVAILABLE}
     assert upload.result(PATIENCE).committed_size == len(data)
     assert server.wait() == 0
-
-
-def server_client(server):
-    """One that is closed by its user, while others go on."""
-    client = server.client(server.push)
-    server.clients.remove(client)
-    return client
 
 
 def test_sigint_ends_it_as_well(server):

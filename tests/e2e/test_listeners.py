@@ -13,7 +13,7 @@ import pytest
 from lib.client import fails
 from lib.content import digest_of
 from lib.ports import free_port
-from lib.server import ASSETD, StartError, files_below, run_assetd
+from lib.server import ASSETD, PATIENCE, StartError, files_below, run_assetd
 
 
 def start_refused(server):
@@ -21,7 +21,7 @@ def start_refused(server):
     server.expects_errors = True
     with pytest.raises(StartError) as info:
         server.start(wait=False)
-        server.process.wait()
+        server.process.wait(PATIENCE)
         server.wait_ready()
     return info.value.status, info.value.log
 

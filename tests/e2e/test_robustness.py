@@ -14,6 +14,7 @@ import pytest
 from lib.api import asset, bytestream, reapi
 from lib.client import TIMEOUT, fails
 from lib.content import EMPTY, digest_of, name_of, noise
+from lib.server import PATIENCE
 
 FETCH = "/build.bazel.remote.asset.v1.Fetch/"
 PUSH = "/build.bazel.remote.asset.v1.Push/"
@@ -206,12 +207,14 @@ def frame(kind, flags=0, stream=0, payload=b""):
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def read_frames(connection, seconds):
-    """The frames (kind, flags, payload) that come within a time."""
+def read_frames(connection, seconds, awaited):
+    """The frames (kind, flags, payload) that come within a time, and until one is AWAITED."""
     data = b""
+    frames = []
     connection.settimeout(0.05)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    last = time.monotonic() + PATIENCE
+    while time.monotonic() < end or (time.monotonic() < last and not any(map(awaited, frames))):
         try:
             part = connection.recv(65536)
         except TimeoutError:
@@ -219,11 +222,9 @@ def read_frames(connection, seconds):
         if not part:
             break
         data += part
-    frames = []
-    while len(data) >= 9:
-        length = int.from_bytes(data[:3], "big")
-        frames.append((data[3], data[4], data[9 : 9 + length]))
-        data = data[9 + length :]
+        while len(data) >= 9 and len(data) >= (size := 9 + int.from_bytes(data[:3], "big")):
+            frames.append((data[3], data[4], data[9:size]))
+            data = data[size:]
     return frames
 
 
@@ -237,10 +238,10 @@ def test_pings_of_an_idle_client_are_answered(server):
     """At the pace of clients that keep their connection alive: each has its answer."""
     with connect(server) as connection:
         connection.sendall(PREFACE + frame(SETTINGS) + frame(SETTINGS, ACK))
-        frames = read_frames(connection, 0.7)
+        frames = read_frames(connection, 0.7, lambda frame: frame[0] == SETTINGS)
         for number in range(4):
             connection.sendall(frame(PING, payload=struct.pack(">Q", number)))
-            frames += read_frames(connection, 0.7)
+            frames += read_frames(connection, 0.7, lambda frame: frame[0] == PING)
     answers = [payload for kind, flags, payload in frames if kind == PING and flags & ACK]
     assert answers == [struct.pack(">Q", number) for number in range(4)]
     assert not [payload for kind, _, payload in frames if kind == GOAWAY]
@@ -268,7 +269,7 @@ def call_without_window(connection, path, message):
         + frame(HEADERS, END_HEADERS, 1, b"".join(header(*pair) for pair in head.items()))
         + frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(request)) + request)
     )
-    frames = read_frames(connection, 0.5)
+    frames = read_frames(connection, 0.5, lambda frame: frame[0] == HEADERS)
     assert [kind for kind, _, _ in frames if kind in (HEADERS, DATA)] == [HEADERS]
 
 

@@ -2,27 +2,26 @@
 """Fixtures of the tests of nginx's files."""
 
 import contextlib
-import pathlib
 import shutil
-import tempfile
 
 import pytest
 
+from lib import logs
+from lib.folders import new_folder
 from nginx.front import Front, make_credentials
 
 
 @contextlib.contextmanager
 def running_front(session):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="assetd-"))
+    folder = new_folder()
     front = Front(folder)
-    session.log_sources = [*getattr(session, "log_sources", []), front]
     try:
-        make_credentials(front.tls)
-        front.configure()
-        yield front.start()
+        with logs.shown(session, front):
+            make_credentials(front.tls)
+            front.configure()
+            yield front.start()
     finally:
         front.stop()
-        session.log_sources = [source for source in session.log_sources if source != front]
         shutil.rmtree(folder)
 
 

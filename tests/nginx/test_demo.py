@@ -9,29 +9,28 @@ import signal
 import socket
 import subprocess
 
-import grpc
 import pytest
 import yaml
 
 from lib import processes
-from lib.ports import free_port
+from lib.api import health, health_grpc
 from lib.server import ASSETD, CHECKOUT, PATIENCE, wait_until
+from lib.site import Keys
 from nginx.certificates import make_pair
 from nginx.front import SHIPPED
 
 UP = CHECKOUT / "deploy" / "demo" / "up.sh"
-HEALTH = "/grpc.health.v1.Health/Check"
+SERVING = health.HealthCheckResponse.SERVING
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: the servers run as ourselves")
 
 
-class Demo:
+class Demo(Keys):
     """up.sh with RUN, in a session of its own."""
 
     def __init__(self, run):
+        super().__init__(run / "tls")
         self.run = run
-        self.pull_port = free_port()
-        self.push_port = free_port()
         self.home = run.parent / "home"
         self.home.mkdir(exist_ok=True)
         self.process = None
@@ -88,28 +87,21 @@ class Demo:
         """The pids of nginx's master and of assetd."""
         nginx = int((self.run / "nginx" / "nginx.pid").read_text())
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        others = []
+
+        def others():
+            return [int(pid) for pid in children.read_text().split() if int(pid) != nginx]
+
         # Just after the start there may be the last of the script's other commands.
-        while len(others) != 1:
-            others = [int(pid) for pid in children.read_text().split() if int(pid) != nginx]
-            assert others, self.output()
-        return nginx, others[0]
+        wait_until(lambda: len(others()) == 1, self.output)
+        return (nginx, *others())
 
     def check_serving(self):
         self.check_health(self.pull_port)
-        self.check_health(self.push_port, self.run / "tls" / "client.crt")
+        self.check_health(self.push_port, "client")
 
-    def check_health(self, port, certificate=None):
-        pair = (None, None)
-        if certificate is not None:
-            pair = (certificate.with_suffix(".key").read_bytes(), certificate.read_bytes())
-        root = (self.run / "tls" / "server.crt").read_bytes()
-        credentials = grpc.ssl_channel_credentials(root, *pair)
-        # A connection of its own, which the nginx of now answers.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.secure_channel(f"localhost:{port}", credentials, options) as channel:
-            # SERVING is field 1, value 1.
-            assert channel.unary_unary(HEALTH)(b"", timeout=PATIENCE) == b"\x08\x01"
+    def check_health(self, port, key=None):
+        with self.client(port, key=key) as client:
+            assert client.health(timeout=PATIENCE) == SERVING
 
     def kill(self):
         """Leaves no process behind, whatever went wrong."""
@@ -123,7 +115,7 @@ class Demo:
 
 
 @pytest.fixture
-def demo(folder, request):
+def demo(folder):
     demo = Demo(folder / "run")
     yield demo
     demo.kill()
@@ -146,11 +138,11 @@ def test_it_serves_until_it_is_stopped(demo, stop):
 
 def test_stopping_lets_a_client_go_that_stays(demo):
     demo.starts()
-    root = (demo.run / "tls" / "server.crt").read_bytes()
-    credentials = grpc.ssl_channel_credentials(root)
-    with grpc.secure_channel(f"localhost:{demo.pull_port}", credentials) as channel:
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
-        assert next(watch) == b"\x08\x01"
+    with demo.client(demo.pull_port) as client:
+        watch = health_grpc.HealthStub(client.channel).Watch(
+            health.HealthCheckRequest(), timeout=PATIENCE
+        )
+        assert next(watch).status == SERVING
         demo.stops()
     assert not demo.left()
 
@@ -248,7 +240,7 @@ def test_another_client_is_registered_by_what_it_prints(remote_demo, closed):
     # The two workers of before take no new connections from then on.
     log = remote_demo.run / "logs" / "error.log"
     wait_until(lambda: log.read_text().count("gracefully shutting down") == 2, remote_demo.output)
-    remote_demo.check_health(remote_demo.push_port, certificate)
+    remote_demo.check_health(remote_demo.push_port, (certificate.with_suffix(".key"), certificate))
     check_owners(remote_demo.run)
 
 
