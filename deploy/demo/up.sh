@@ -204,8 +204,7 @@ END
 write_site_conf() {
     local site no_ipv6=()
     grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null || no_ipv6=(-e '/listen \[::1\]/d')
-    # shellcheck disable=SC2016 # backquotes of a comment
-    site=$(sed -e '1,/^$/s/^#.*//' \
+    site=$(sed -e '1,/^$/d' \
         -e "s|listen 11001 |listen 127.0.0.1:$PULL_PORT |; s|listen \[::\]:11001 |listen [::1]:$PULL_PORT |" \
         -e "s|listen 11002 |listen 127.0.0.1:$PUSH_PORT |; s|listen \[::\]:11002 |listen [::1]:$PUSH_PORT |" \
         -e 's|cache\.example\.com|localhost|; s|/run/assetd/|../sock/|; s|/etc/assetd/tls/|../tls/|' \
