@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes of the machine, as /proc shows them."""
 
+import contextlib
+import os
 import pathlib
+import signal
+import time
 
 
 def of_session(leader):
@@ -17,3 +21,12 @@ def of_session(leader):
             if int(fields[3]) == leader and fields[0] != "Z":
                 pids.append(int(entry.name))
     return pids
+
+
+def kill_session(leader):
+    """Leaves nothing of it, nor of what its processes start while others are being killed."""
+    while pids := of_session(leader):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)

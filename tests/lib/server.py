@@ -182,9 +182,9 @@ class Server:
                 self.kill()
 
 
-def wait_until(condition, what):
+def wait_until(condition, what, patience=PATIENCE):
     """For what is bound to come, but not at once. WHAT to say else: a text, or what gives one."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, what() if callable(what) else what
         time.sleep(0.02)

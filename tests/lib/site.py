@@ -94,8 +94,13 @@ class Site(Keys):
                 stderr=output,
                 start_new_session=True,
             )
-        self.wait_ready(self.process, START_PATIENCE)
-        wait_until(lambda: "Ctrl-C" in self.output.read_text(), "it does not say that it serves")
+        # Not asked before: while the keys are being made there may be half of one, and grpcio aborts.
+        wait_until(
+            lambda: self.process.poll() is not None or "Ctrl-C" in self.output.read_text(),
+            "it does not say that it serves",
+            START_PATIENCE,
+        )
+        self.wait_ready(self.process, PATIENCE)
         return self
 
     @staticmethod
@@ -136,14 +141,8 @@ class Site(Keys):
             self._kill()
 
     def _kill(self):
-        for pid in processes.of_session(self.process.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        processes.kill_session(self.process.pid)
+        self.process.wait()
 
     def log(self):
         """What it printed, and every log below RUN."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo that `make up` runs: its start, its stop, and what it says when it cannot start."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -105,13 +104,9 @@ class Demo(Keys):
 
     def kill(self):
         """Leaves no process behind, whatever went wrong."""
-        if self.process is None:
-            return
-        for pid in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-        wait_until(lambda: not self.left(), self.output)
+        if self.process is not None:
+            processes.kill_session(self.process.pid)
+            self.process.wait()
 
 
 @pytest.fixture
