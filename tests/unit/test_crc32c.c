@@ -35,18 +35,27 @@ static void test_known_answers(void **state)
 static void test_both_ways_agree(void **state)
 {
     (void)state;
-    uint8_t bytes[1000];
+    enum { STARTS = 16, SIZES = 8192 + 100 };
+    static uint8_t bytes[STARTS + SIZES];
     uint32_t random = 1;
     for (size_t i = 0; i < sizeof(bytes); i++) {
         random = random * 1664525 + 1013904223;
         bytes[i] = (uint8_t)(random >> 24);
     }
-    /* Every alignment and every rest of the eight-byte steps. */
-    for (size_t start = 0; start < 16; start++)
+    /* Every alignment, and every rest of the steps and the lanes. */
+    for (size_t start = 0; start < STARTS; start++) {
+        uint32_t expected = random;
+        for (size_t size = 0; size < SIZES; size++) {
+            assert_int_equal(crc32c(random, bytes + start, size), expected);
+            expected = crc32c_by_tables(expected, bytes + start + size, 1);
+        }
+    }
+    /* The tables' own steps of eight bytes. */
+    for (size_t start = 0; start < STARTS; start++)
         for (size_t size = 0; size < 200; size++)
-            assert_int_equal(crc32c(random, bytes + start, size),
-                             crc32c_by_tables(random, bytes + start, size));
-    assert_int_equal(crc32c(7, bytes, sizeof(bytes)), crc32c_by_tables(7, bytes, sizeof(bytes)));
+            assert_int_equal(crc32c_by_tables(random, bytes + start, size),
+                             crc32c(random, bytes + start, size));
+    assert_int_equal(crc32c_by_tables(7, bytes, sizeof(bytes)), crc32c(7, bytes, sizeof(bytes)));
 }
 
 static void test_pieces_make_the_whole(void **state)
