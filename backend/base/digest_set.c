@@ -87,3 +87,11 @@ int digest_set_add(struct digest_set *set, const struct digest *digest, bool *is
     }
     return 0;
 }
+
+size_t digest_set_index(const struct digest_set *set, const struct digest *digest)
+{
+    if (set->count == 0)
+        return SIZE_MAX;
+    uint32_t slot = *find_slot(set, digest);
+    return slot != 0 ? slot - 1 : SIZE_MAX;
+}

@@ -44,4 +44,7 @@ void digest_set_fini(struct digest_set *set);
 int digest_set_add(struct digest_set *set, const struct digest *digest, bool *is_new,
                    struct err *err);
 
+/* The index of DIGEST in the order of digest_set_add; SIZE_MAX if it is not there. */
+size_t digest_set_index(const struct digest_set *set, const struct digest *digest);
+
 #endif

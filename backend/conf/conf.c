@@ -441,6 +441,15 @@ void conf_instance_set_defaults(struct conf_instance *instance)
                                        .pull = {.any = true}};
 }
 
+bool conf_instance_is_written(const struct conf *conf, const struct conf_instance *instance)
+{
+    for (size_t i = 0; i < conf->listener_count; i++)
+        if (conf->listeners[i].access >= CONF_ACCESS_WRITE &&
+            conf_names_include(&conf->listeners[i].instances, instance->name))
+            return true;
+    return false;
+}
+
 void conf_set_defaults(struct conf *conf)
 {
     *conf = (struct conf){.message_limit = 16 * MIBS,

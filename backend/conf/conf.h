@@ -87,6 +87,12 @@ void conf_set_defaults(struct conf *conf);
 void conf_listener_set_defaults(struct conf_listener *listener);
 void conf_instance_set_defaults(struct conf_instance *instance);
 
+/*
+ * Whether a listener that serves INSTANCE, which is of CONF, lets writes in: then this process may
+ * write to its storage.
+ */
+bool conf_instance_is_written(const struct conf *conf, const struct conf_instance *instance);
+
 /* Gives back what CONF holds. A zeroed conf is fine. */
 void conf_fini(struct conf *conf);
 

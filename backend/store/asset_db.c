@@ -5,15 +5,21 @@
  *
  * A commit that failed is not tried again, and the environment is closed and opened anew: LMDB may
  * refuse all that follows otherwise, and what it believes to be on the disk may not be there.
+ *
+ * The processes meet in LMDB's file of locks: there the writer says which commit is the last, and
+ * each snapshot which one it is of, so that its pages are not reused. Such a file says nothing of
+ * another file of assets, whose commits are counted anew; hence one beside each (asset_file.h). A
+ * file that was replaced is never written again: the snapshots of it need no care.
+ *
+ * LMDB takes the file of locks for its own if nobody else has it open, and would believe it half
+ * made if the process that did so were killed then: only one process opens at a time.
  */
 #include "store/asset_db.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <lmdb.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,135 +27,78 @@
 #include <unistd.h>
 
 #include "base/log.h"
-
-#define DATA_NAME     "data.mdb" /* LMDB's own name */
-#define DATA_NEW_NAME "data.mdb.new"
-
-_Static_assert((int)ASSET_DB_NOT_FOUND == MDB_NOTFOUND, "codes are handed on as they are");
-
-static const char *const table_names[ASSET_TABLES] = {[ASSET_ROWS] = "rows",
-                                                      [ASSET_RECORDS] = "records",
-                                                      [ASSET_BY_USE] = "by_use",
-                                                      [ASSET_BY_EXPIRY] = "by_expiry"};
+#include "store/asset_file.h"
+#include "store/disk.h"
 
 enum {
-    READERS_MAX = 120,        /* snapshots at the same time; more wait */
+    READ_ATTEMPTS = 3,        /* to begin a snapshot */
     EXCESS_SHARE = 8,         /* of its size, that a file larger than the quota may grow */
     DISK_ROOM_MIN = 64 << 20, /* bytes; with less a short write is taken for a full disk */
 };
 
 struct asset_db {
     const struct store_directory *directory; /* borrowed */
+    struct asset_shared *shared;             /* borrowed */
     size_t quota;                            /* bytes, whole pages */
     size_t excess_size;
     size_t page_size;
 
-    pthread_mutex_t lock; /* of these: */
-    pthread_cond_t moved; /* a reader ended, or readers are let in again */
-    MDB_env *env;         /* NULL: could not be opened again after a fault */
-    bool is_quiet;        /* no reader may begin */
-    unsigned reading;
-    unsigned idle_count;
-    MDB_txn *idle[READERS_MAX]; /* snapshots that were reset */
+    pthread_mutex_t lock;  /* of these: */
+    pthread_cond_t moved;  /* a reader ended, or readers are let in again */
+    struct asset_env *env; /* NULL: could not be opened again */
+    bool is_quiet;         /* no reader may begin, and nobody else changes the environment */
+    bool is_writing;       /* this process */
+    uint64_t generation;   /* when it was found out that the file is the newest */
 
-    MDB_dbi tables[ASSET_TABLES]; /* changed with env */
-
-    bool is_name_unsure; /* the writer's own: the file was renamed, and that may not last */
+    /* The writer's own: */
+    bool is_name_unsure; /* the file was renamed, and that may not last */
+    bool is_behind;      /* what is open was replaced; what replaced it could not be opened */
 };
 
-/* --- LMDB's values and errors --- */
+/* --- files --- */
 
-static MDB_val val(struct span span)
+static int sync_directory(const struct asset_db *db, struct err *err)
 {
-    return (MDB_val){.mv_size = span.size, .mv_data = (void *)(uintptr_t)span.data};
+    return disk.fsync(db->directory->fd) == 0
+               ? 0
+               : disk_fault(err, errno, "fsync %s", db->directory->path);
 }
 
-static struct span span_of(const MDB_val *value)
+/* Makes the first file, empty. It has its name only when it is whole. */
+static int make_file(const struct asset_db *db, struct err *err)
 {
-    return (struct span){.data = value->mv_data, .size = value->mv_size};
+    int fd = db->directory->fd;
+    char name[ASSET_FILE_NAME_SIZE];
+    (void)disk.unlinkat(fd, ASSET_FILE_NEW, 0);
+    int rc = asset_env_make(db->directory->path, db->quota, err);
+    if (rc != 0)
+        return rc;
+    asset_file_name(0, name);
+    if (disk.renameat(fd, ASSET_FILE_NEW, fd, name) != 0)
+        return disk_fault(err, errno, "rename " ASSET_FILE_NEW);
+    return sync_directory(db, err);
 }
 
-static bool is_map_full(int rc)
+/* Under the lock of openings. */
+static int find_newest(const struct asset_db *db, uint64_t *number, struct err *err)
 {
-    return rc == MDB_MAP_FULL || rc == MDB_TXN_FULL;
-}
-
-int asset_db_fault(struct err *err, int rc, const char *what)
-{
-    if (is_map_full(rc))
-        return err_set(err, ERR_ABORTED, "%s: no room left in the index", what);
-    if (rc == ENOMEM)
-        return err_no_memory(err, what);
-    if (rc > 0)
-        return err_errno(err, rc, "%s", what);
-    return err_set(err, rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ? ERR_DATA_LOSS : ERR_IO,
-                   "%s: %s", what, mdb_strerror(rc));
+    int rc = asset_file_newest(db->directory->fd, number, err);
+    if (rc != -ERR_NOT_FOUND)
+        return rc;
+    *number = 0;
+    return make_file(db, err);
 }
 
 /* --- the environment --- */
-
-static int open_tables(struct asset_db *db, MDB_env *env, struct err *err)
-{
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(env, NULL, 0, &txn);
-    if (rc != 0)
-        return asset_db_fault(err, rc, "begin a transaction");
-    rc = mdb_dbi_open(txn, NULL, 0, &db->tables[ASSET_TABLES_THEMSELVES]);
-    for (int i = ASSET_ROWS; rc == 0 && i < ASSET_TABLES; i++)
-        rc = mdb_dbi_open(txn, table_names[i], MDB_CREATE, &db->tables[i]);
-    if (rc != 0) {
-        mdb_txn_abort(txn);
-        return asset_db_fault(err, rc, "open the tables");
-    }
-    rc = mdb_txn_commit(txn); /* writes nothing if the tables were there */
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "make the tables");
-}
-
-/* While no reader is there. */
-static int open_env(struct asset_db *db, size_t map_size, struct err *err)
-{
-    MDB_env *env = NULL;
-    int rc = mdb_env_create(&env);
-    if (rc != 0)
-        return asset_db_fault(err, rc, "open " DATA_NAME);
-    rc = mdb_env_set_maxdbs(env, ASSET_TABLES);
-    if (rc == 0)
-        rc = mdb_env_set_maxreaders(env, READERS_MAX + 2);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(env, map_size);
-    if (rc == 0)
-        rc = mdb_env_open(env, db->directory->path, MDB_NOTLS | MDB_NORDAHEAD, 0640);
-    if (rc != 0)
-        rc = asset_db_fault(err, rc, "open " DATA_NAME);
-    else
-        rc = open_tables(db, env, err);
-    if (rc != 0) {
-        mdb_env_close(env);
-        return rc;
-    }
-    MDB_stat stat;
-    (void)mdb_env_stat(env, &stat);
-    db->page_size = stat.ms_psize;
-    db->env = env;
-    return 0;
-}
-
-static void close_env(struct asset_db *db)
-{
-    if (db->env == NULL)
-        return;
-    while (db->idle_count > 0)
-        mdb_txn_abort(db->idle[--db->idle_count]);
-    mdb_env_close(db->env);
-    db->env = NULL;
-}
 
 /* Waits for the readers to end, and lets no other begin. */
 static void keep_quiet(struct asset_db *db)
 {
     (void)pthread_mutex_lock(&db->lock);
+    while (db->is_quiet)
+        (void)pthread_cond_wait(&db->moved, &db->lock);
     db->is_quiet = true;
-    while (db->reading > 0)
+    while (db->env != NULL && db->env->reading > 0)
         (void)pthread_cond_wait(&db->moved, &db->lock);
     (void)pthread_mutex_unlock(&db->lock);
 }
@@ -162,83 +111,248 @@ static void let_in(struct asset_db *db)
     (void)pthread_mutex_unlock(&db->lock);
 }
 
+/* While it is quiet, or nobody else is there. */
+static void close_current(struct asset_db *db)
+{
+    (void)pthread_mutex_lock(&db->lock);
+    struct asset_env *env = db->env;
+    db->env = NULL;
+    (void)pthread_mutex_unlock(&db->lock);
+    asset_env_close(env);
+}
+
+/* Lets those who begin from now on read ENV. The one before is closed when its last reader ends. */
+static void put_current(struct asset_db *db, struct asset_env *env)
+{
+    (void)pthread_mutex_lock(&db->lock);
+    struct asset_env *old = db->env;
+    db->env = env;
+    bool is_read = old != NULL && old->reading > 0;
+    (void)pthread_mutex_unlock(&db->lock);
+    if (!is_read)
+        asset_env_close(old);
+}
+
+/* The writer's, while it is quiet: opens the newest file, and tells the readers to. */
+static int open_to_write(struct asset_db *db, size_t map_size, struct err *err)
+{
+    struct asset_env *env;
+    uint64_t number;
+    int rc = asset_shared_lock(db->shared, err);
+    if (rc != 0)
+        return rc;
+    rc = find_newest(db, &number, err);
+    if (rc == 0)
+        rc = asset_env_open(db->directory->path, number, true, map_size, &env, err);
+    if (rc == 0) {
+        put_current(db, env);
+        db->is_behind = false;
+        asset_shared_replaced(db->shared);
+    }
+    asset_shared_unlock(db->shared);
+    return rc;
+}
+
 static int reopen(struct asset_db *db, struct err *err)
 {
     keep_quiet(db);
-    close_env(db);
-    int rc = open_env(db, db->quota, err);
+    close_current(db);
+    int rc = open_to_write(db, db->quota, err);
     let_in(db);
     return rc;
 }
 
-static int copy_to(struct asset_db *db, int fd, struct err *err)
+/* The size of the map for a file of SIZE bytes. */
+static size_t map_size_for(struct asset_db *db, off_t size)
 {
-    int rc = mdb_env_copyfd2(db->env, fd, MDB_CP_COMPACT);
-    if (rc != 0)
-        return asset_db_fault(err, rc, "write " DATA_NEW_NAME);
-    return fdatasync(fd) == 0 ? 0 : err_errno(err, errno, "fsync " DATA_NEW_NAME);
+    db->excess_size = (size_t)size > db->quota ? (size_t)size : 0;
+    return db->excess_size != 0 ? db->excess_size + db->excess_size / EXCESS_SHARE : db->quota;
 }
 
-/* After a power cut the file before the last rename may be back, without what was written since. */
+/* Under the lock of openings: the size of the map for the newest file. */
+static int measure(struct asset_db *db, size_t *map_size, struct err *err)
+{
+    char name[ASSET_FILE_NAME_SIZE];
+    struct stat st;
+    uint64_t number;
+    int rc = find_newest(db, &number, err);
+    if (rc != 0)
+        return rc;
+    asset_file_name(number, name);
+    if (fstatat(db->directory->fd, name, &st, 0) != 0)
+        return disk_fault(err, errno, "look at %s", name);
+    *map_size = map_size_for(db, st.st_size);
+    return 0;
+}
+
+/* While it is quiet: becomes the writer. */
+static int begin_to_write(struct asset_db *db, struct err *err)
+{
+    size_t map_size = 0;
+    int rc = asset_shared_lock(db->shared, err);
+    if (rc != 0)
+        return rc;
+    (void)disk.unlinkat(db->directory->fd, ASSET_FILE_NEW, 0); /* of who was interrupted */
+    rc = measure(db, &map_size, err);
+    asset_shared_unlock(db->shared);
+    if (rc == 0)
+        rc = open_to_write(db, map_size, err);
+    if (rc == 0)
+        rc = sync_directory(db, err);
+    if (rc != 0)
+        return rc;
+    asset_file_remove_before(db->directory->fd, db->env->number);
+    (void)pthread_mutex_lock(&db->lock);
+    db->is_writing = true;
+    (void)pthread_mutex_unlock(&db->lock);
+    return 0;
+}
+
+int asset_db_take_over(struct asset_db *db, struct err *err)
+{
+    keep_quiet(db);
+    close_current(db);
+    int rc = begin_to_write(db, err);
+    if (rc != 0)
+        close_current(db);
+    let_in(db);
+    return rc;
+}
+
+void asset_db_hand_back(struct asset_db *db)
+{
+    keep_quiet(db);
+    close_current(db);
+    (void)pthread_mutex_lock(&db->lock);
+    db->is_writing = false;
+    (void)pthread_mutex_unlock(&db->lock);
+    let_in(db);
+}
+
+/* --- writing the file anew --- */
+
+static int copy_to(struct asset_db *db, int fd, off_t *size, struct err *err)
+{
+    struct stat st;
+    int rc = asset_env_copy(db->env, fd, err);
+    if (rc != 0)
+        return rc;
+    if (disk.fdatasync(fd) != 0 || fstat(fd, &st) != 0)
+        return disk_fault(err, errno, "fsync " ASSET_FILE_NEW);
+    *size = st.st_size;
+    return 0;
+}
+
+/* After a power cut the file before the last rename may be all there is: it is kept until then. */
 static int make_name_sure(struct asset_db *db, struct err *err)
 {
     if (!db->is_name_unsure)
         return 0;
-    if (fsync(db->directory->fd) != 0)
-        return err_errno(err, errno, "fsync %s", db->directory->path);
+    int rc = sync_directory(db, err);
+    if (rc != 0)
+        return rc;
     db->is_name_unsure = false;
+    uint64_t newest;
+    if (asset_file_newest(db->directory->fd, &newest, err) == 0)
+        asset_file_remove_before(db->directory->fd, newest);
     return 0;
+}
+
+/* Under the lock of openings; the new file has SIZE bytes. */
+static int replace(struct asset_db *db, off_t size, struct err *err)
+{
+    int directory_fd = db->directory->fd;
+    char name[ASSET_FILE_NAME_SIZE];
+    struct asset_env *env;
+    struct err open_err;
+    uint64_t number = db->env->number + 1;
+    asset_file_name(number, name);
+    if (disk.renameat(directory_fd, ASSET_FILE_NEW, directory_fd, name) != 0)
+        return disk_fault(err, errno, "rename " ASSET_FILE_NEW);
+    db->is_name_unsure = true;
+    db->is_behind = true;
+    int rc = make_name_sure(db, err);
+    if (asset_env_open(db->directory->path, number, true, map_size_for(db, size), &env,
+                       &open_err) != 0)
+        return err_set(err, open_err.code, "%s", open_err.msg);
+    put_current(db, env);
+    db->is_behind = false;
+    asset_shared_replaced(db->shared);
+    return rc;
 }
 
 int asset_db_rewrite(struct asset_db *db, struct err *err)
 {
     int directory_fd = db->directory->fd;
-    struct err reopen_err;
-    if (db->env == NULL)
+    if (db->env == NULL || db->is_behind)
         return err_set(err, ERR_UNAVAILABLE, "the index is not open");
-    int fd = openat(directory_fd, DATA_NEW_NAME, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    int fd =
+        disk.openat(directory_fd, ASSET_FILE_NEW, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0)
-        return err_errno(err, errno, "make " DATA_NEW_NAME);
-    int rc = copy_to(db, fd, err);
-    (void)close(fd);
-    if (rc != 0) {
-        (void)unlinkat(directory_fd, DATA_NEW_NAME, 0);
-        return rc;
+        return disk_fault(err, errno, "make " ASSET_FILE_NEW);
+    off_t size = 0;
+    int rc = copy_to(db, fd, &size, err);
+    (void)disk.close(fd);
+    if (rc == 0)
+        rc = asset_shared_lock(db->shared, err);
+    if (rc == 0) {
+        rc = replace(db, size, err);
+        asset_shared_unlock(db->shared);
     }
-    keep_quiet(db);
-    close_env(db);
-    if (renameat(directory_fd, DATA_NEW_NAME, directory_fd, DATA_NAME) != 0) {
-        rc = err_errno(err, errno, "rename " DATA_NEW_NAME);
-        (void)unlinkat(directory_fd, DATA_NEW_NAME, 0);
-    } else {
-        db->is_name_unsure = true;
-        rc = make_name_sure(db, err);
-    }
-    if (open_env(db, db->quota, &reopen_err) != 0)
-        rc = err_set(err, reopen_err.code, "%s", reopen_err.msg);
-    let_in(db);
+    if (rc != 0)
+        (void)disk.unlinkat(directory_fd, ASSET_FILE_NEW, 0);
     return rc;
 }
 
-static int open_file(struct asset_db *db, struct err *err)
+/* --- open and close --- */
+
+/*
+ * The readers', with the lock held, which is let go meanwhile: opens the newest file if it is
+ * another one.
+ */
+static int follow(struct asset_db *db, struct err *err)
 {
-    struct stat st = {.st_size = 0};
-    if (fstatat(db->directory->fd, DATA_NAME, &st, 0) != 0 && errno != ENOENT)
-        return err_errno(err, errno, "look at " DATA_NAME);
-    (void)unlinkat(db->directory->fd, DATA_NEW_NAME, 0); /* of a rewrite that was interrupted */
-    size_t map_size = db->quota;
-    if ((size_t)st.st_size > db->quota) {
-        db->excess_size = (size_t)st.st_size;
-        map_size = db->excess_size + db->excess_size / EXCESS_SHARE;
+    struct asset_env *env = NULL;
+    uint64_t number;
+    db->is_quiet = true;
+    struct asset_env *current = db->env;
+    (void)pthread_mutex_unlock(&db->lock);
+    uint64_t generation = asset_shared_generation(db->shared);
+    int rc = asset_shared_lock(db->shared, err);
+    if (rc == 0) {
+        rc = find_newest(db, &number, err);
+        if (rc == 0 && (current == NULL || current->number != number))
+            rc = asset_env_open(db->directory->path, number, false, 0, &env, err);
+        asset_shared_unlock(db->shared);
     }
-    if (open_env(db, map_size, err) != 0)
-        return -(int)err->code;
-    return fsync(db->directory->fd) == 0 ? 0
-                                         : err_errno(err, errno, "fsync %s", db->directory->path);
+    if (env != NULL)
+        put_current(db, env);
+    (void)pthread_mutex_lock(&db->lock);
+    if (rc == 0)
+        db->generation = generation;
+    db->is_quiet = false;
+    (void)pthread_cond_broadcast(&db->moved);
+    return rc;
 }
 
-int asset_db_open(const struct store_directory *directory, int64_t quota, struct asset_db **out,
-                  struct err *err)
+static int open_first(struct asset_db *db, bool writes, struct err *err)
+{
+    int rc;
+    if (writes) {
+        rc = begin_to_write(db, err);
+    } else {
+        (void)pthread_mutex_lock(&db->lock);
+        rc = follow(db, err);
+        (void)pthread_mutex_unlock(&db->lock);
+    }
+    if (rc != 0)
+        return rc;
+    db->page_size = asset_env_page_size(db->env);
+    return 0;
+}
+
+int asset_db_open(const struct store_directory *directory, struct asset_shared *shared,
+                  int64_t quota, bool writes, struct asset_db **out, struct err *err)
 {
     if (quota < ASSET_DB_QUOTA_MIN)
         return err_set(err, ERR_INVALID, "its quota is %lld bytes, at least %d are needed",
@@ -247,10 +361,11 @@ int asset_db_open(const struct store_directory *directory, int64_t quota, struct
     if (db == NULL)
         return err_no_memory(err, "an index");
     db->directory = directory;
+    db->shared = shared;
     db->quota = (size_t)quota - (size_t)quota % (size_t)sysconf(_SC_PAGESIZE);
     (void)pthread_mutex_init(&db->lock, NULL);
     (void)pthread_cond_init(&db->moved, NULL);
-    int rc = open_file(db, err);
+    int rc = open_first(db, writes, err);
     if (rc != 0) {
         asset_db_close(db);
         return rc;
@@ -263,8 +378,8 @@ void asset_db_close(struct asset_db *db)
 {
     if (db == NULL)
         return;
-    assert(db->reading == 0);
-    close_env(db);
+    assert(db->env == NULL || db->env->reading == 0);
+    asset_env_close(db->env);
     (void)pthread_cond_destroy(&db->moved);
     (void)pthread_mutex_destroy(&db->lock);
     free(db);
@@ -287,48 +402,100 @@ size_t asset_db_page_size(const struct asset_db *db)
 
 /* --- readers --- */
 
-static void end_reading(struct asset_db *db, MDB_txn *idle)
+static bool is_outdated(const struct asset_db *db)
+{
+    return !db->is_writing &&
+           (db->env == NULL || db->generation != asset_shared_generation(db->shared));
+}
+
+/* Takes what to read; *TXN is a snapshot to be used again, or NULL. */
+static int enter(struct asset_db *db, struct asset_env **env, struct MDB_txn **txn, struct err *err)
+{
+    int rc = 0;
+    (void)pthread_mutex_lock(&db->lock);
+    for (;;) {
+        while (db->is_quiet || (db->env != NULL && db->env->reading == ASSET_ENV_READERS))
+            (void)pthread_cond_wait(&db->moved, &db->lock);
+        if (!is_outdated(db))
+            break;
+        rc = follow(db, err);
+        if (rc != 0)
+            goto out;
+    }
+    *env = db->env;
+    *txn = NULL;
+    if (db->env == NULL) {
+        rc = err_set(err, ERR_UNAVAILABLE, "the index could not be opened after a disk error");
+        goto out;
+    }
+    db->env->reading++;
+    if (db->env->idle_count > 0)
+        *txn = db->env->idle[--db->env->idle_count];
+out:
+    (void)pthread_mutex_unlock(&db->lock);
+    return rc;
+}
+
+static void leave(struct asset_db *db, struct asset_env *env, struct MDB_txn *idle)
 {
     (void)pthread_mutex_lock(&db->lock);
     if (idle != NULL)
-        db->idle[db->idle_count++] = idle;
-    if (db->reading-- == READERS_MAX || db->is_quiet)
+        env->idle[env->idle_count++] = idle;
+    if (env->reading-- == ASSET_ENV_READERS || db->is_quiet)
         (void)pthread_cond_broadcast(&db->moved);
+    bool is_over = env != db->env && env->reading == 0;
     (void)pthread_mutex_unlock(&db->lock);
+    if (is_over)
+        asset_env_close(env);
+}
+
+/* The file has grown beyond the map, as the writer has a larger quota than this process had. */
+static void map_again(struct asset_db *db)
+{
+    keep_quiet(db);
+    if (db->env != NULL && asset_env_map_again(db->env) != 0)
+        close_current(db); /* it has no map now; the next reader opens it anew */
+    let_in(db);
 }
 
 int asset_db_read_begin(struct asset_db *db, struct MDB_txn **out, struct err *err)
 {
-    (void)pthread_mutex_lock(&db->lock);
-    while (db->is_quiet || db->reading == READERS_MAX)
-        (void)pthread_cond_wait(&db->moved, &db->lock);
-    MDB_env *env = db->env;
-    MDB_txn *txn = NULL;
-    if (env != NULL) {
-        db->reading++;
-        if (db->idle_count > 0)
-            txn = db->idle[--db->idle_count];
+    for (unsigned attempt = 1;; attempt++) {
+        struct asset_env *env;
+        struct MDB_txn *txn;
+        int rc = enter(db, &env, &txn, err);
+        if (rc != 0) {
+            err->code = ERR_UNAVAILABLE;
+            return -ERR_UNAVAILABLE;
+        }
+        rc = asset_env_read(env, &txn);
+        if (rc == 0) {
+            *out = txn;
+            return 0;
+        }
+        leave(db, env, NULL);
+        if (rc == ASSET_ENV_OUTGROWN)
+            map_again(db);
+        if (attempt == READ_ATTEMPTS || (rc != ASSET_ENV_OUTGROWN && rc != ASSET_ENV_LOCKS_FULL)) {
+            (void)asset_env_fault(err, rc, "read the index");
+            err->code = ERR_UNAVAILABLE;
+            return -ERR_UNAVAILABLE;
+        }
     }
-    (void)pthread_mutex_unlock(&db->lock);
-    if (env == NULL)
-        return err_set(err, ERR_UNAVAILABLE, "the index could not be opened after a disk error");
-    int rc = txn != NULL ? mdb_txn_renew(txn) : mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
-    if (rc == 0) {
-        *out = txn;
-        return 0;
-    }
-    if (txn != NULL)
-        mdb_txn_abort(txn);
-    end_reading(db, NULL);
-    (void)asset_db_fault(err, rc, "read the index");
-    err->code = ERR_UNAVAILABLE;
-    return -ERR_UNAVAILABLE;
 }
 
 void asset_db_read_end(struct asset_db *db, struct MDB_txn *txn)
 {
-    mdb_txn_reset(txn);
-    end_reading(db, txn);
+    asset_env_reset(txn);
+    leave(db, asset_env_of(txn), txn);
+}
+
+void asset_db_follow(struct asset_db *db)
+{
+    struct MDB_txn *txn;
+    struct err err;
+    if (asset_db_read_begin(db, &txn, &err) == 0)
+        asset_db_read_end(db, txn);
 }
 
 /* --- the writer --- */
@@ -339,21 +506,23 @@ int asset_db_begin(struct asset_db *db, struct MDB_txn **txn, struct err *err)
         err->code = ERR_UNAVAILABLE;
         return -ERR_UNAVAILABLE;
     }
+    int rc = ASSET_ENV_UNUSABLE;
+    if (db->env != NULL && !db->is_behind)
+        rc = asset_env_begin(db->env, txn);
     /* A commit that memory was lacking for may have left an environment that refuses all. */
-    int rc = db->env != NULL ? mdb_txn_begin(db->env, NULL, 0, txn) : MDB_PANIC;
-    if (rc == MDB_PANIC) {
+    if (rc == ASSET_ENV_UNUSABLE) {
         if (reopen(db, err) != 0) {
             err->code = ERR_UNAVAILABLE;
             return err_wrap(err, "open the index after a disk error");
         }
-        rc = mdb_txn_begin(db->env, NULL, 0, txn);
+        rc = asset_env_begin(db->env, txn);
     }
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "begin a transaction");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "begin a transaction");
 }
 
 void asset_db_abort(struct MDB_txn *txn)
 {
-    mdb_txn_abort(txn);
+    asset_env_abort(txn);
 }
 
 /* LMDB has only EIO for a write that came out short, as it does when the disk fills up. */
@@ -368,11 +537,11 @@ static bool is_disk_full(const struct asset_db *db, int rc)
 
 int asset_db_commit(struct asset_db *db, struct MDB_txn *txn, struct err *err)
 {
-    int rc = mdb_txn_commit(txn);
+    int rc = asset_env_commit(txn);
     if (rc == 0)
         return 0;
-    (void)asset_db_fault(err, rc, "commit");
-    if (is_map_full(rc) || rc == ENOMEM)
+    (void)asset_env_fault(err, rc, "commit");
+    if (asset_env_is_full(rc) || rc == ENOMEM)
         return -(int)err->code;
     err->code = is_disk_full(db, rc) ? ERR_EXHAUSTED : ERR_IO;
     struct err reopen_err;
@@ -381,107 +550,4 @@ int asset_db_commit(struct asset_db *db, struct MDB_txn *txn, struct err *err)
                   log_str("reason", reopen_err.msg),
                   log_str("answer", "it is opened again for the next write"));
     return -(int)err->code;
-}
-
-/* --- tables --- */
-
-int asset_db_get(struct asset_db *db, struct MDB_txn *txn, enum asset_table table, struct span key,
-                 struct span *value)
-{
-    MDB_val packed_key = val(key);
-    MDB_val found;
-    int rc = mdb_get(txn, db->tables[table], &packed_key, &found);
-    if (rc == 0)
-        *value = span_of(&found);
-    return rc;
-}
-
-static int get_at(struct asset_db *db, MDB_txn *txn, enum asset_table table, MDB_cursor_op where,
-                  struct span *key, struct span *value)
-{
-    MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn, db->tables[table], &cursor);
-    if (rc != 0)
-        return rc;
-    MDB_val found_key = val(*key);
-    MDB_val found;
-    rc = mdb_cursor_get(cursor, &found_key, &found, where);
-    if (rc == 0 && where == MDB_SET_RANGE && found_key.mv_size == key->size &&
-        memcmp(found_key.mv_data, key->data, key->size) == 0)
-        rc = mdb_cursor_get(cursor, &found_key, &found, MDB_NEXT);
-    mdb_cursor_close(cursor);
-    if (rc == 0) {
-        *key = span_of(&found_key);
-        *value = span_of(&found);
-    }
-    return rc;
-}
-
-int asset_db_first(struct asset_db *db, struct MDB_txn *txn, enum asset_table table,
-                   struct span *key, struct span *value)
-{
-    *key = (struct span){NULL, 0};
-    return get_at(db, txn, table, MDB_FIRST, key, value);
-}
-
-int asset_db_last(struct asset_db *db, struct MDB_txn *txn, enum asset_table table,
-                  struct span *key, struct span *value)
-{
-    *key = (struct span){NULL, 0};
-    return get_at(db, txn, table, MDB_LAST, key, value);
-}
-
-int asset_db_next(struct asset_db *db, struct MDB_txn *txn, enum asset_table table,
-                  struct span *key, struct span *value)
-{
-    return get_at(db, txn, table, MDB_SET_RANGE, key, value);
-}
-
-static MDB_stat table_stat(struct asset_db *db, MDB_txn *txn, enum asset_table table)
-{
-    MDB_stat stat;
-    if (mdb_stat(txn, db->tables[table], &stat) != 0)
-        memset(&stat, 0, sizeof(stat));
-    return stat;
-}
-
-size_t asset_db_count(struct asset_db *db, struct MDB_txn *txn, enum asset_table table)
-{
-    return table_stat(db, txn, table).ms_entries;
-}
-
-size_t asset_db_pages(struct asset_db *db, struct MDB_txn *txn)
-{
-    size_t pages = 2; /* which describe the file */
-    for (int i = 0; i < ASSET_TABLES; i++) {
-        MDB_stat stat = table_stat(db, txn, (enum asset_table)i);
-        pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
-    }
-    return pages;
-}
-
-int asset_db_put(struct asset_db *db, struct MDB_txn *txn, enum asset_table table, struct span key,
-                 struct span value)
-{
-    MDB_val packed_key = val(key);
-    MDB_val packed = val(value);
-    return mdb_put(txn, db->tables[table], &packed_key, &packed, 0);
-}
-
-int asset_db_append(struct asset_db *db, struct MDB_txn *txn, enum asset_table table,
-                    struct span key, size_t size, uint8_t **out)
-{
-    MDB_val packed_key = val(key);
-    MDB_val room = {.mv_size = size};
-    int rc = mdb_put(txn, db->tables[table], &packed_key, &room, MDB_APPEND | MDB_RESERVE);
-    if (rc == 0)
-        *out = room.mv_data;
-    return rc;
-}
-
-int asset_db_delete(struct asset_db *db, struct MDB_txn *txn, enum asset_table table,
-                    struct span key)
-{
-    MDB_val packed_key = val(key);
-    return mdb_del(txn, db->tables[table], &packed_key, NULL);
 }

@@ -1,62 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The asset index: look-ups, and the writer thread with its group commits.
- *
- * The writer takes all that is queued, applies it in one transaction, and commits that with one
- * fsync: while it lasts, the next group gathers. No timer is involved.
+ * The asset index: look-ups, and the thread that writes, or waits for its turn to.
  */
 #include "store/asset_index.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/asset_index_private.h"
 #include "store/asset_life.h"
 #include "store/asset_record.h"
 #include "store/asset_room.h"
-#include "store/asset_tables.h"
-#include "store/asset_uses.h"
-#include "store/directory.h"
 
 enum {
-    UPKEEP_MS = 60 * 1000, /* from one writing of uses and sweep to the next */
     RENEW_SHARE = 100,  /* of expire_after; a renewal is written when the last is as old as that */
-    EXPIRE_BATCH = 256, /* assets removed by one transaction, so that writes need not wait long */
-    EXPIRE_RENEWAL = 2, /* of them for each renewal, so that small files are not overrun */
-    SETTLE_SHARE = 2,   /* of the renewals, for a transaction that writes something else */
     EACH_STEP = 64,     /* assets */
-};
-
-struct asset_index {
-    struct store_directory directory;
-    struct asset_tables tables;
-    struct asset_uses uses;
-    int64_t (*now)(void);
-    int64_t expire_after; /* milliseconds; 0: never */
-    int64_t renew_after;  /* milliseconds */
-
-    pthread_t writer;
-    bool has_writer;
-    pthread_mutex_t lock; /* of these: */
-    pthread_cond_t work;
-    struct asset_write *first;
-    struct asset_write **last; /* where the next write is linked in */
-    bool are_uses_many;
-    bool is_stopping;
-
-    atomic_uint_fast64_t evicted;
-    atomic_uint_fast64_t expired;
-    atomic_uint_fast64_t commits;
-
-    /* The writer's own: */
-    int64_t upkeep_at;            /* when the last one was */
-    struct timespec upkeep_until; /* when the next one is due, by the clock that is never set */
-    bool is_upkeep_due;           /* whatever the clock says */
-    bool has_upkeep_failed;       /* the last one; the next is not hurried then */
+    TURN_MS = 250,      /* from one attempt to become the writer to the next */
+    FOLLOW_MS = 1000,   /* from one look for a file that was replaced to the next, at most */
+    USE_AGAIN_MS = 1000 /* from one use of an asset that the writer is told of to the next */
 };
 
 /* --- reading --- */
@@ -120,13 +83,29 @@ void asset_index_stats(struct asset_index *index, struct asset_index_stats *stat
 
 /* --- handing in --- */
 
+/* Whether the writer was told of a use a moment ago; the clock may have been set since. */
+static bool is_told(struct asset_index *index, const uint8_t *hash, int64_t now)
+{
+    struct asset_use use;
+    int64_t age;
+    return asset_uses_find(&index->uses, hash, &use) &&
+           !__builtin_sub_overflow(now, use.at, &age) && age >= 0 && age < USE_AGAIN_MS;
+}
+
 void asset_index_touch(struct asset_index *index, const struct asset_key *key)
 {
     struct asset_name name;
     struct err err;
     if (asset_name_init(&name, key, &err) != 0)
         return; /* without memory for that there is none to renew lives either */
-    bool are_many = asset_uses_add(&index->uses, name.hash, index->now());
+    int64_t now = index->now();
+    bool are_many = false;
+    if (atomic_load(&index->is_writing)) {
+        are_many = asset_uses_add(&index->uses, name.hash, now);
+    } else if (!is_told(index, name.hash, now)) {
+        asset_shared_use(&index->shared, name.hash, now);
+        are_many = asset_uses_add(&index->uses, name.hash, now);
+    }
     asset_name_fini(&name);
     if (!are_many)
         return;
@@ -146,288 +125,131 @@ void asset_index_write(struct asset_index *index, struct asset_write *write)
     (void)pthread_mutex_unlock(&index->lock);
 }
 
-/* --- the writer: one transaction --- */
+/* --- the thread of a process that reads --- */
 
-/* What a transaction does beside the writes; counts once it is committed. */
-struct changes {
-    size_t evicted;
-    size_t expired;
-};
-
-static int apply(struct asset_index *index, const struct asset_write *write, struct err *err)
+/* Sets the error of a process that does not write. */
+static int find_holder(struct asset_index *index, struct err *err)
 {
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < write->key_count; i++) {
-        struct asset_name name;
-        rc = asset_name_init(&name, &write->keys[i], err);
-        if (rc != 0)
+    if (index->may_write) {
+        (void)pthread_mutex_lock(&index->lock);
+        *err = index->holder;
+        (void)pthread_mutex_unlock(&index->lock);
+    } else if (store_directory_lock(&index->directory, err) == 0) {
+        store_directory_unlock(&index->directory);
+        (void)err_set(err, ERR_UNAVAILABLE, "no process writes to %s", index->directory.path);
+    }
+    err->code = ERR_UNAVAILABLE;
+    return err_wrap(err, "this process only reads the index");
+}
+
+int asset_index_is_writing(struct asset_index *index, struct err *err)
+{
+    return atomic_load(&index->is_writing) ? 0 : find_holder(index, err);
+}
+
+/* Tries to take the lock of the writer. */
+static int try_lock(struct asset_index *index, struct err *err)
+{
+    int rc = store_directory_lock(&index->directory, err);
+    if (rc == 0)
+        return 0;
+    (void)pthread_mutex_lock(&index->lock);
+    index->holder = *err;
+    (void)pthread_mutex_unlock(&index->lock);
+    return rc;
+}
+
+static void try_to_write(struct asset_index *index)
+{
+    struct err err;
+    if (try_lock(index, &err) != 0)
+        return;
+    /* All of these were told; what was written of them since is later. */
+    asset_uses_clear(&index->uses);
+    if (asset_tables_take_over(&index->tables, &err) != 0) {
+        store_directory_unlock(&index->directory);
+        if (!index->has_take_over_failed)
+            log_error("index-waiting", log_str("path", index->directory.path),
+                      log_str("reason", err.msg),
+                      log_str("answer", "it reads, and tries again to write"));
+        index->has_take_over_failed = true;
+        return;
+    }
+    if (asset_room_shrink(&index->tables, &err) != 0)
+        log_warning("index-not-shrunk", log_str("path", index->directory.path),
+                    log_str("reason", err.msg));
+    index->has_take_over_failed = false;
+    atomic_store(&index->is_writing, true);
+    log_info("index-writing", log_str("path", index->directory.path));
+}
+
+/* Keeps the uses that are needed here few: those of late. */
+static void trim_uses(struct asset_index *index)
+{
+    size_t count = asset_uses_copy(&index->uses, index->tables.written_uses);
+    asset_uses_forget(&index->uses, index->tables.written_uses, count / 2);
+}
+
+/* With the lock held. */
+static void wait_for_turn(struct asset_index *index)
+{
+    int64_t pause = index->may_write ? TURN_MS : FOLLOW_MS;
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(pause * 1000 * 1000);
+    until.tv_sec += until.tv_nsec / (1000 * 1000 * 1000);
+    until.tv_nsec %= 1000 * 1000 * 1000;
+    while (index->first == NULL && !index->is_stopping && !index->are_uses_many)
+        if (pthread_cond_timedwait(&index->work, &index->lock, &until) == ETIMEDOUT)
             break;
-        rc = write->asset != NULL ? asset_tables_put(&index->tables, &name, write->asset, err)
-                                  : asset_tables_remove(&index->tables, &name, err);
-        asset_name_fini(&name);
-    }
-    return rc;
 }
 
-/* Commits, or gives up if RC says that something failed. */
-static int finish(struct asset_index *index, int rc, const struct changes *changes, struct err *err)
-{
-    if (rc != 0) {
-        asset_tables_abort(&index->tables);
-        return rc;
-    }
-    rc = asset_tables_commit(&index->tables, err);
-    if (rc != 0)
-        return rc;
-    atomic_fetch_add(&index->evicted, changes->evicted);
-    atomic_fetch_add(&index->expired, changes->expired);
-    return 0;
-}
-
-/* The writes from FIRST up to END in one transaction, which evicts as much as they need, or not. */
-static int commit_writes(struct asset_index *index, const struct asset_write *first,
-                         const struct asset_write *end, bool evicts, struct err *err)
-{
-    struct changes changes = {.evicted = 0};
-    size_t renewals = asset_tables_renewals_max(&index->tables) / SETTLE_SHARE;
-    int rc = asset_tables_begin(&index->tables, renewals, err);
-    if (rc != 0)
-        return rc;
-    for (const struct asset_write *write = first; rc == 0 && write != end; write = write->next)
-        rc = apply(index, write, err);
-    if (rc == 0 && evicts)
-        rc = asset_room_settle(&index->tables, &changes.evicted, err);
-    rc = finish(index, rc, &changes, err);
-    if (rc == 0)
-        atomic_fetch_add(&index->commits, 1);
-    return rc;
-}
-
-/*
- * Writes no more than so many uses, removes some of what has expired, and evicts what the renewals
- * took the room of. *MORE: there may be more of that.
- */
-static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals, bool *more,
-                         struct err *err)
-{
-    struct changes changes = {.evicted = 0};
-    int64_t now = index->now();
-    int rc = asset_tables_begin(&index->tables, renewals, err);
-    if (rc != 0)
-        return rc;
-    rc = asset_life_renew(&index->tables, now, index->renew_after, more, err);
-    size_t limit = index->tables.renewals_left * EXPIRE_RENEWAL + 1;
-    if (limit > EXPIRE_BATCH)
-        limit = EXPIRE_BATCH;
-    if (rc == 0 && sweep)
-        rc = asset_life_expire(&index->tables, now, index->expire_after, limit, &changes.expired,
-                               err);
-    if (rc == 0)
-        rc = asset_room_settle(&index->tables, &changes.evicted, err);
-    *more |= sweep && changes.expired == limit;
-    return finish(index, rc, &changes, err);
-}
-
-/* Makes room for BYTES after ERR_ABORTED, the better the higher ATTEMPT is. */
-static int make_room(struct asset_index *index, size_t bytes, unsigned attempt, struct err *err)
-{
-    size_t evicted;
-    int rc = asset_room_make(&index->tables, bytes, attempt, &evicted, err);
-    atomic_fetch_add(&index->evicted, evicted);
-    return rc;
-}
-
-/* One transaction of upkeep, as small as it has to be. */
-static int commit_some_upkeep(struct asset_index *index, bool sweep, bool *more, struct err *err)
-{
-    size_t renewals = asset_tables_renewals_max(&index->tables);
-    int rc = commit_upkeep(index, sweep, renewals, more, err);
-    while (rc == -ERR_ABORTED && renewals > 1) {
-        renewals /= 2;
-        rc = commit_upkeep(index, sweep, renewals, more, err);
-    }
-    for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
-        rc = make_room(index, ASSET_PUT_COST, attempt, err);
-        if (rc == 0)
-            rc = commit_upkeep(index, sweep, renewals, more, err);
-    }
-    return rc;
-}
-
-static void upkeep(struct asset_index *index)
+static void reading_turn(struct asset_index *index, struct asset_write *first, bool are_uses_many)
 {
     struct err err;
-    index->upkeep_at = index->now();
-    (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
-    index->upkeep_until.tv_sec += UPKEEP_MS / 1000;
-    bool more = false;
-    index->has_upkeep_failed = commit_some_upkeep(index, true, &more, &err) != 0;
-    index->is_upkeep_due = more && !index->has_upkeep_failed;
-    if (index->has_upkeep_failed)
-        log_error("index-upkeep", log_str("path", index->directory.path),
-                  log_str("reason", err.msg), log_str("answer", "it is tried again in a minute"));
-}
-
-/* --- the writer: groups --- */
-
-/* Bytes of the records of WRITE. */
-static size_t write_size(const struct asset_write *write)
-{
-    size_t size = 0;
-    for (size_t i = 0; write->asset != NULL && i < write->key_count; i++)
-        size += asset_record_size(asset_name_size(&write->keys[i]), write->asset);
-    return size;
-}
-
-/* Calls what waits for the writes from FIRST up to END, which are gone after that. */
-static void answer(struct asset_write *first, const struct asset_write *end, const struct err *err)
-{
-    while (first != end) {
-        struct asset_write *next = first->next;
-        first->done(first, err);
-        first = next;
+    if (first != NULL) {
+        (void)find_holder(index, &err);
+        asset_writer_answer(first, NULL, &err);
     }
+    if (are_uses_many)
+        trim_uses(index);
+    asset_tables_follow(&index->tables);
+    if (index->may_write)
+        try_to_write(index);
 }
 
-/* A client can do nothing about a disk or a file that is broken but try again later. */
-static void fail(struct asset_index *index, struct asset_write *first,
-                 const struct asset_write *end, struct err *err)
-{
-    log_error("index-write", log_str("path", index->directory.path), log_str("reason", err->msg));
-    if (err->code == ERR_IO || err->code == ERR_DATA_LOSS || err->code == ERR_DENIED ||
-        err->code == ERR_NOT_FOUND)
-        err->code = ERR_UNAVAILABLE;
-    answer(first, end, err);
-}
+/* --- the thread --- */
 
-/* Whether the fault may be that of one write among others, and the disk is well. */
-static bool may_be_of_one(enum err_code code)
-{
-    return code == ERR_ABORTED || code == ERR_NO_MEMORY || code == ERR_DATA_LOSS;
-}
-
-static void write_one(struct asset_index *index, struct asset_write *write)
-{
-    const struct asset_write *end = write->next;
-    size_t bytes = write_size(write) + ASSET_PUT_COST * write->key_count;
-    struct err err;
-    int rc = commit_writes(index, write, end, true, &err);
-    for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
-        rc = make_room(index, bytes, attempt, &err);
-        if (rc == 0) /* as much as it needs has just been evicted */
-            rc = commit_writes(index, write, end, false, &err);
-    }
-    if (rc == 0)
-        answer(write, end, NULL);
-    else
-        fail(index, write, end, &err);
-}
-
-static void write_group(struct asset_index *index, struct asset_write *first,
-                        struct asset_write *end)
-{
-    struct err err;
-    if (first->next == end) {
-        write_one(index, first);
-    } else if (commit_writes(index, first, end, true, &err) == 0) {
-        answer(first, end, NULL);
-    } else if (!may_be_of_one(err.code)) {
-        fail(index, first, end, &err);
-    } else {
-        while (first != end) {
-            struct asset_write *next = first->next;
-            write_one(index, first);
-            first = next;
-        }
-    }
-}
-
-static void refuse(struct asset_index *index, struct asset_write *write, size_t size)
-{
-    struct err err;
-    (void)err_set(&err, ERR_EXHAUSTED,
-                  "the asset takes %zu bytes of the index, more than %zu, a quarter of its quota",
-                  size, asset_tables_write_max(&index->tables));
-    answer(write, write->next, &err);
-}
-
-/* Cuts what was queued into groups that a transaction has room for. */
-static void write_queue(struct asset_index *index, struct asset_write *first)
-{
-    size_t room = asset_tables_transaction_max(&index->tables);
-    size_t used = 0;
-    struct asset_write *write = first;
-    while (write != NULL) {
-        struct asset_write *next = write->next;
-        size_t size = write_size(write);
-        bool is_too_large = size > asset_tables_write_max(&index->tables);
-        used += size + ASSET_PUT_COST * write->key_count;
-        if (first != write && (is_too_large || used > room)) {
-            write_group(index, first, write);
-            first = write;
-            used = size + ASSET_PUT_COST * write->key_count;
-        }
-        if (is_too_large) {
-            refuse(index, write, size);
-            first = next;
-            used = 0;
-        }
-        write = next;
-    }
-    if (first != NULL)
-        write_group(index, first, NULL);
-}
-
-/* --- the writer thread --- */
-
-static bool is_upkeep_due(const struct asset_index *index)
-{
-    int64_t age;
-    if (index->is_upkeep_due || __builtin_sub_overflow(index->now(), index->upkeep_at, &age))
-        return true;
-    return age >= UPKEEP_MS || age < 0;
-}
-
-/* Waits for writes, with the lock held, no longer than to the next upkeep. */
-static void wait_for_work(struct asset_index *index)
-{
-    while (index->first == NULL && !index->is_stopping && !index->are_uses_many &&
-           !index->is_upkeep_due)
-        index->is_upkeep_due =
-            pthread_cond_timedwait(&index->work, &index->lock, &index->upkeep_until) == ETIMEDOUT;
-}
-
-static void *writer_thread(void *argument)
+static void *index_thread(void *argument)
 {
     struct asset_index *index = argument;
-    bool is_over = false;
-    while (!is_over) {
+    for (;;) {
+        bool is_writing = atomic_load(&index->is_writing);
         (void)pthread_mutex_lock(&index->lock);
-        wait_for_work(index);
+        if (is_writing)
+            asset_writer_wait(index);
+        else
+            wait_for_turn(index);
         struct asset_write *first = index->first;
+        bool is_over = index->is_stopping && first == NULL;
+        bool are_uses_many = index->are_uses_many;
         index->first = NULL;
         index->last = &index->first;
-        is_over = index->is_stopping && first == NULL;
-        index->is_upkeep_due |= index->are_uses_many && !index->has_upkeep_failed;
         index->are_uses_many = false;
         (void)pthread_mutex_unlock(&index->lock);
-        if (!is_over && is_upkeep_due(index))
-            upkeep(index);
-        write_queue(index, first);
+        if (is_over)
+            break;
+        if (is_writing)
+            asset_writer_turn(index, first);
+        else
+            reading_turn(index, first, are_uses_many);
     }
-    struct err err;
-    bool more = true;
-    int rc = 0;
-    while (rc == 0 && more)
-        rc = commit_some_upkeep(index, false, &more, &err);
-    if (rc != 0)
-        log_error("index-upkeep", log_str("path", index->directory.path),
-                  log_str("reason", err.msg),
-                  log_str("answer", "fetches of the last minute are forgotten"));
+    if (atomic_load(&index->is_writing))
+        asset_writer_finish(index);
     return NULL;
 }
 
-static int start_writer(struct asset_index *index, struct err *err)
+static int start_thread(struct asset_index *index, struct err *err)
 {
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
@@ -435,55 +257,92 @@ static int start_writer(struct asset_index *index, struct err *err)
     (void)pthread_mutex_init(&index->lock, NULL);
     (void)pthread_cond_init(&index->work, &attributes);
     (void)pthread_condattr_destroy(&attributes);
-    int rc = pthread_create(&index->writer, NULL, writer_thread, index);
+    int rc = pthread_create(&index->thread, NULL, index_thread, index);
     if (rc != 0) {
         (void)pthread_cond_destroy(&index->work);
         (void)pthread_mutex_destroy(&index->lock);
         return err_errno(err, rc, "start a thread");
     }
-    index->has_writer = true;
-    (void)pthread_setname_np(index->writer, "index");
+    index->has_thread = true;
+    (void)pthread_setname_np(index->thread, "index");
     return 0;
 }
 
-static void stop_writer(struct asset_index *index)
+static void stop_thread(struct asset_index *index)
 {
     (void)pthread_mutex_lock(&index->lock);
     index->is_stopping = true;
     (void)pthread_cond_signal(&index->work);
     (void)pthread_mutex_unlock(&index->lock);
-    (void)pthread_join(index->writer, NULL);
+    (void)pthread_join(index->thread, NULL);
     (void)pthread_cond_destroy(&index->work);
     (void)pthread_mutex_destroy(&index->lock);
 }
 
 /* --- open and close --- */
 
+/* Decides whether this process writes, for the time being. */
+static int choose_role(struct asset_index *index, struct err *err)
+{
+    int rc = index->may_write ? store_directory_lock(&index->directory, &index->holder) : 0;
+    atomic_store(&index->is_writing, index->may_write && rc == 0);
+    if (rc == 0 || rc == -ERR_UNAVAILABLE)
+        return 0;
+    *err = index->holder;
+    return rc;
+}
+
 static int open_parts(struct asset_index *index, int64_t quota, struct err *err)
 {
     int rc = asset_uses_init(&index->uses, err);
+    if (rc == 0)
+        rc = asset_shared_open(&index->directory, &index->shared, err);
     if (rc != 0)
         return rc;
-    rc = asset_tables_open(&index->tables, &index->directory, quota, &index->uses, err);
-    if (rc == 0)
+    index->has_shared = true;
+    rc = choose_role(index, err);
+    if (rc != 0)
+        return rc;
+    bool is_writing = atomic_load(&index->is_writing);
+    rc = asset_tables_open(&index->tables, &index->directory, &index->shared, quota, is_writing,
+                           &index->uses, err);
+    if (rc == 0 && is_writing)
         rc = asset_room_shrink(&index->tables, err);
-    return rc == 0 ? start_writer(index, err) : rc;
+    return rc == 0 ? start_thread(index, err) : rc;
+}
+
+static void log_opened(struct asset_index *index)
+{
+    struct asset_index_stats stats;
+    bool is_writing = atomic_load(&index->is_writing);
+    asset_index_stats(index, &stats);
+    log_info("index-opened", log_str("path", index->directory.path),
+             log_num("assets", (int64_t)stats.assets), log_num("bytes", (int64_t)stats.bytes),
+             log_str("access", is_writing ? "write" : "read"));
+    struct err err;
+    if (index->may_write && !is_writing && asset_index_is_writing(index, &err) != 0)
+        log_warning("index-waiting", log_str("path", index->directory.path),
+                    log_str("reason", err.msg),
+                    log_str("answer", "it writes as soon as that process has ended"));
 }
 
 int asset_index_open(const struct asset_index_options *options, struct asset_index **out,
                      struct err *err)
 {
+    static const struct store_kind kind = {
+        .name = "index", .version = ASSET_FORMAT, .oldest = ASSET_FORMAT};
     struct asset_index *index = calloc(1, sizeof(*index));
     if (index == NULL)
         return err_no_memory(err, "an index");
     index->now = options->now != NULL ? options->now : clock_now;
     index->expire_after = options->expire_after;
-    index->renew_after = UPKEEP_MS;
-    if (index->expire_after != 0 && index->expire_after / RENEW_SHARE < UPKEEP_MS)
+    index->renew_after = ASSET_UPKEEP_MS;
+    if (index->expire_after != 0 && index->expire_after / RENEW_SHARE < ASSET_UPKEEP_MS)
         index->renew_after = index->expire_after / RENEW_SHARE;
+    index->may_write = options->may_write;
     index->last = &index->first;
     index->is_upkeep_due = true;
-    int rc = store_directory_open(options->path, "index", ASSET_FORMAT, &index->directory, err);
+    int rc = store_directory_open(options->path, &kind, &index->directory, err);
     if (rc != 0) {
         free(index);
         return err_wrap(err, "index of %s", options->path);
@@ -494,10 +353,7 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
         asset_index_close(index);
         return rc;
     }
-    struct asset_index_stats stats;
-    asset_index_stats(index, &stats);
-    log_info("index-opened", log_str("path", index->directory.path),
-             log_num("assets", (int64_t)stats.assets), log_num("bytes", (int64_t)stats.bytes));
+    log_opened(index);
     *out = index;
     return 0;
 }
@@ -506,10 +362,12 @@ void asset_index_close(struct asset_index *index)
 {
     if (index == NULL)
         return;
-    if (index->has_writer)
-        stop_writer(index);
+    if (index->has_thread)
+        stop_thread(index);
     if (index->tables.db != NULL)
         asset_tables_close(&index->tables);
+    if (index->has_shared)
+        asset_shared_close(&index->shared);
     asset_uses_fini(&index->uses);
     store_directory_close(&index->directory);
     free(index);

@@ -54,12 +54,17 @@ struct asset_index_options {
     int64_t quota;        /* bytes, at least 1 MiB; the least recently fetched assets go first */
     int64_t expire_after; /* milliseconds of not being fetched; 0: never */
     int64_t (*now)(void); /* milliseconds since 1970; NULL: the system's clock. Any thread. */
+    bool may_write;       /* this process, when no other does; otherwise it only reads */
 };
 
 /*
- * Opens or makes the index and starts its writer thread. ERR_UNAVAILABLE names the process that
- * has it open for writing already. ERR_PRECONDITION: the format is newer than this program.
- * ERR_INVALID: the quota is too small.
+ * Opens or makes the index and starts its thread. ERR_PRECONDITION: the format is newer than this
+ * program. ERR_INVALID: the quota is too small. ERR_UNAVAILABLE: it is open in this process
+ * already.
+ *
+ * One process writes to it, any number read beside it, in the same pid namespace; they start in any
+ * order and end in any way. A process that may write while another one does reads, waits for its
+ * turn, and takes over in place. All quotas, sweeps and counts are the writer's.
  *
  * The quota bounds the file that holds the assets: it grows as they come, never beyond the quota,
  * and keeps its size when they go; the room is used again. About an eighth of it is kept free, for
@@ -73,10 +78,14 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
 /* Commits what is queued, calls what waits for it, and closes. */
 void asset_index_close(struct asset_index *index);
 
+/* 0, or ERR_UNAVAILABLE while this process only reads; the pid of the writer is in the message. */
+int asset_index_is_writing(struct asset_index *index, struct err *err);
+
 /*
  * Looks KEY up. The asset is made in ARENA. ERR_NOT_FOUND for what is absent or expired;
- * ERR_UNAVAILABLE: the file cannot be read. Reads memory-mapped pages, never waits for a writer but
- * while it opens the file anew. Any thread.
+ * ERR_UNAVAILABLE: the file cannot be read. What another process has acknowledged is found at once.
+ * Reads memory-mapped pages, never waits for a writer but while the file is opened anew. Any
+ * thread.
  */
 int asset_index_get(struct asset_index *index, const struct asset_key *key, struct arena *arena,
                     struct asset *asset, struct err *err);
@@ -85,6 +94,9 @@ int asset_index_get(struct asset_index *index, const struct asset_key *key, stru
  * Renews the life of an asset that was just handed out. Kept in memory, where it counts at once for
  * expiry and eviction, and written within a minute or two; a crash may lose it. Of very many
  * different assets within a minute not all are remembered. Never blocks on the disk. Any thread.
+ *
+ * A process that reads keeps it where the writer finds it before it removes anything, or the next
+ * writer does: for other readers it counts for expiry when it is written.
  */
 void asset_index_touch(struct asset_index *index, const struct asset_key *key);
 
@@ -96,8 +108,8 @@ struct asset_write {
     const struct asset_key *keys;
     size_t key_count;
     const struct asset *asset;
-    /* Called once, on the writer thread, when it is durable (ERR NULL) or failed. Must not block.
-     */
+    /* Called once, on the thread of the index, when it is durable (ERR NULL) or failed. Must not
+     * block. */
     void (*done)(struct asset_write *write, const struct err *err);
     struct asset_write *next; /* the index's own */
 };
@@ -105,7 +117,8 @@ struct asset_write {
 /*
  * Queues WRITE for the next group commit. One fsync serves all that wait. ERR_EXHAUSTED: larger
  * than a quarter of the quota (an asset takes about 41 bytes for each reference, under each key),
- * or disk full; ERR_UNAVAILABLE: the disk failed. Any thread.
+ * or disk full; ERR_UNAVAILABLE: the disk failed, or this process only reads (see
+ * asset_index_is_writing). Any thread.
  */
 void asset_index_write(struct asset_index *index, struct asset_write *write);
 
@@ -121,9 +134,9 @@ int asset_index_each(struct asset_index *index,
 struct asset_index_stats {
     uint64_t assets;
     uint64_t bytes;   /* in use; the rest of the file is free for what comes */
-    uint64_t evicted; /* since start, for the quota */
-    uint64_t expired; /* since start */
-    uint64_t commits; /* since start: transactions of writes */
+    uint64_t evicted; /* since start, by this process, for the quota */
+    uint64_t expired; /* since start, by this process */
+    uint64_t commits; /* since start, by this process: transactions of writes */
 };
 
 void asset_index_stats(struct asset_index *index, struct asset_index_stats *stats);

@@ -68,12 +68,12 @@ int asset_life_renew(struct asset_tables *tables, int64_t now, int64_t renew_aft
         }
         if (is_due)
             rc = asset_life_renew_one(tables, &use, &row);
-        else if (rc == ASSET_DB_NOT_FOUND || (rc == 0 && are_many))
+        else if (rc == ASSET_ENV_NOT_FOUND || (rc == 0 && are_many))
             forget(tables, &use);
-        if (rc == ASSET_DB_NOT_FOUND)
+        if (rc == ASSET_ENV_NOT_FOUND)
             rc = 0;
     }
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "renew an asset");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "renew an asset");
 }
 
 /* --- expiry --- */
@@ -116,7 +116,7 @@ static int expire_unused(struct asset_tables *tables, int64_t now, int64_t expir
         rc = asset_tables_delete(tables, hash, &row);
         ++*count;
     }
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
 }
 
 static int expire_due(struct asset_tables *tables, int64_t now, size_t limit, size_t *count)
@@ -127,11 +127,11 @@ static int expire_due(struct asset_tables *tables, int64_t now, size_t limit, si
     while (rc == 0 && *count < limit) {
         uint8_t expiry[ASSET_EXPIRY_SIZE];
         struct asset_row row;
-        rc = asset_db_first(tables->db, tables->txn, ASSET_BY_EXPIRY, &key, &nothing);
+        rc = asset_env_first(tables->txn, ASSET_BY_EXPIRY, &key, &nothing);
         if (rc != 0 || (key.size == ASSET_EXPIRY_SIZE && asset_expiry_get(key) > now))
             break;
         if (key.size != ASSET_EXPIRY_SIZE) { /* damage */
-            rc = asset_db_delete(tables->db, tables->txn, ASSET_BY_EXPIRY, key);
+            rc = asset_env_delete(tables->txn, ASSET_BY_EXPIRY, key);
             continue;
         }
         memcpy(expiry, key.data, sizeof(expiry));
@@ -141,11 +141,11 @@ static int expire_due(struct asset_tables *tables, int64_t now, size_t limit, si
         if (rc == 0 && row.expires_at == asset_expiry_get(key)) {
             rc = asset_tables_delete(tables, hash, &row);
             ++*count;
-        } else if (rc == 0 || rc == ASSET_DB_NOT_FOUND) {
+        } else if (rc == 0 || rc == ASSET_ENV_NOT_FOUND) {
             rc = asset_tables_delete_key(tables, ASSET_BY_EXPIRY, key);
         }
     }
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
 }
 
 int asset_life_expire(struct asset_tables *tables, int64_t now, int64_t expire_after, size_t limit,
@@ -155,5 +155,5 @@ int asset_life_expire(struct asset_tables *tables, int64_t now, int64_t expire_a
     int rc = expire_due(tables, now, limit, count);
     if (rc == 0 && expire_after != 0)
         rc = expire_unused(tables, now, expire_after, limit, count);
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "remove expired assets");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "remove expired assets");
 }

@@ -33,7 +33,7 @@ struct evicted {
 
 static size_t pages_over(struct asset_tables *tables)
 {
-    size_t pages = asset_db_pages(tables->db, tables->txn);
+    size_t pages = asset_env_pages(tables->txn);
     return pages > tables->limit_pages ? pages - tables->limit_pages : 0;
 }
 
@@ -50,13 +50,13 @@ static int evict(struct asset_tables *tables, size_t budget, bool only_over,
         struct span record;
         int rc = asset_tables_next_used(tables, &used, hash, &row);
         if (rc != 0)
-            return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
+            return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
         if (tables->heeds_uses && asset_uses_find(tables->uses, hash, &use)) {
             if (tables->renewals_left == 0)
                 return 0;
             rc = asset_life_renew_one(tables, &use, &row);
         } else {
-            if (asset_tables_get_record(tables, tables->txn, &row, &record) == 0)
+            if (asset_tables_get_record(tables->txn, &row, &record) == 0)
                 evicted->bytes += record.size;
             evicted->bytes += ASSET_ROW_COST;
             evicted->count++;
@@ -76,7 +76,7 @@ int asset_room_settle(struct asset_tables *tables, size_t *count, struct err *er
     struct evicted evicted;
     int rc = evict(tables, budget, true, &evicted);
     *count = evicted.count;
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "evict assets");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "evict assets");
 }
 
 /* A transaction of its own that evicts. */
@@ -90,7 +90,7 @@ static int evict_apart(struct asset_tables *tables, size_t renewals, size_t budg
     int rc = evict(tables, budget, only_over, &uncommitted);
     if (rc != 0) {
         asset_tables_abort(tables);
-        return asset_db_fault(err, rc, "evict assets");
+        return asset_env_fault(err, rc, "evict assets");
     }
     if (asset_tables_commit(tables, err) != 0)
         return -(int)err->code;
@@ -138,12 +138,12 @@ static int pass_turn(struct asset_tables *tables, struct err *err)
     if (asset_tables_begin(tables, 0, err) != 0)
         return -(int)err->code;
     uint8_t number[ASSET_NUMBER_SIZE];
-    int rc = asset_db_put(tables->db, tables->txn, ASSET_TABLES_THEMSELVES, asset_span("turn", 4),
-                          asset_number_put(number, tables->sequence));
+    int rc = asset_env_put(tables->txn, ASSET_TABLES_THEMSELVES, asset_span("turn", 4),
+                           asset_number_put(number, tables->sequence));
     if (rc == 0)
         return asset_tables_commit(tables, err);
     asset_tables_abort(tables);
-    return asset_db_fault(err, rc, "pass a turn");
+    return asset_env_fault(err, rc, "pass a turn");
 }
 
 int asset_room_make(struct asset_tables *tables, size_t bytes, unsigned attempt, size_t *count,
@@ -166,14 +166,13 @@ int asset_room_make(struct asset_tables *tables, size_t bytes, unsigned attempt,
     return asset_db_rewrite(tables->db, err);
 }
 
-/* Evicts down to the limit, a little at a time. */
+/* Evicts down to the limit, a little at a time, and adds to *EVICTED. */
 static int evict_excess(struct asset_tables *tables, size_t *evicted, struct err *err)
 {
     size_t step = asset_db_excess_size(tables->db) / SHRINK_STEPS;
     if (step > SHRINK_STEP_MAX)
         step = SHRINK_STEP_MAX;
     struct evicted some = {.count = 1};
-    *evicted = 0;
     while (some.count > 0) {
         int rc = evict_apart(tables, 0, step, true, &some, err);
         if (rc == -ERR_ABORTED && step > 1) { /* less needs fewer pages to be copied */
@@ -190,21 +189,31 @@ static int evict_excess(struct asset_tables *tables, size_t *evicted, struct err
 
 int asset_room_shrink(struct asset_tables *tables, struct err *err)
 {
-    size_t evicted;
-    struct err rewrite_err;
-    if (asset_db_excess_size(tables->db) == 0)
+    size_t evicted = 0;
+    size_t from = asset_db_excess_size(tables->db);
+    if (from == 0)
         return 0;
-    int rc = evict_excess(tables, &evicted, err);
-    if (rc != 0)
-        return rc;
-    if (asset_db_rewrite(tables->db, &rewrite_err) != 0)
-        log_warning("index-not-shrunk", log_str("path", tables->path),
-                    log_str("reason", rewrite_err.msg),
-                    log_str("answer", "its file stays as large as it is, and grows no more"));
-    else
-        log_info("index-shrunk", log_str("path", tables->path),
-                 log_num("from", (int64_t)asset_db_excess_size(tables->db)),
-                 log_num("quota", (int64_t)asset_db_quota(tables->db)),
-                 log_num("evicted", (int64_t)evicted));
+    for (unsigned attempt = 1;; attempt++) {
+        int rc = evict_excess(tables, &evicted, err);
+        if (rc != 0 && rc != -ERR_ABORTED)
+            return rc;
+        /*
+         * There is no room where a reader keeps pages from being used again; in a new file it
+         * keeps none.
+         */
+        bool is_over = rc == 0 || attempt == ROOM_ATTEMPTS;
+        rc = asset_db_rewrite(tables->db, err);
+        if (rc != 0 || (is_over && asset_db_excess_size(tables->db) != 0)) {
+            log_warning("index-not-shrunk", log_str("path", tables->path),
+                        log_str("reason", rc != 0 ? err->msg : "readers keep its pages"),
+                        log_str("answer", "its file stays as large as it is, and grows no more"));
+            return 0;
+        }
+        if (is_over)
+            break;
+    }
+    log_info("index-shrunk", log_str("path", tables->path), log_num("from", (int64_t)from),
+             log_num("quota", (int64_t)asset_db_quota(tables->db)),
+             log_num("evicted", (int64_t)evicted));
     return 0;
 }

@@ -42,27 +42,25 @@ int asset_tables_get_row(struct asset_tables *tables, struct MDB_txn *txn, const
                          struct asset_row *row)
 {
     struct span packed;
-    int rc = asset_db_get(tables->db, txn, ASSET_ROWS, hash_span(hash), &packed);
+    int rc = asset_env_get(txn, ASSET_ROWS, hash_span(hash), &packed);
     if (rc != 0)
         return rc;
     if (asset_row_unpack(packed, row))
         return 0;
     log_damage(tables, "a row has a wrong checksum");
-    return ASSET_DB_NOT_FOUND;
+    return ASSET_ENV_NOT_FOUND;
 }
 
-int asset_tables_get_record(struct asset_tables *tables, struct MDB_txn *txn,
-                            const struct asset_row *row, struct span *record)
+int asset_tables_get_record(struct MDB_txn *txn, const struct asset_row *row, struct span *record)
 {
     uint8_t number[ASSET_NUMBER_SIZE];
-    return asset_db_get(tables->db, txn, ASSET_RECORDS, asset_number_put(number, row->record),
-                        record);
+    return asset_env_get(txn, ASSET_RECORDS, asset_number_put(number, row->record), record);
 }
 
 /* A damaged file may hold what is asked for: that is no miss. */
 static int read_fault(struct asset_tables *tables, struct err *err, int rc, const char *what)
 {
-    (void)asset_db_fault(err, rc, what);
+    (void)asset_env_fault(err, rc, what);
     if (err->code == ERR_NO_MEMORY)
         return -ERR_NO_MEMORY;
     if (!atomic_flag_test_and_set(&tables->fault_logged))
@@ -79,8 +77,8 @@ static int read_asset(struct asset_tables *tables, struct MDB_txn *txn, const st
                       struct asset *asset, struct err *err)
 {
     struct span record;
-    int rc = asset_tables_get_record(tables, txn, row, &record);
-    if (rc == ASSET_DB_NOT_FOUND)
+    int rc = asset_tables_get_record(txn, row, &record);
+    if (rc == ASSET_ENV_NOT_FOUND)
         rc = err_set(err, ERR_DATA_LOSS, "a record is gone");
     else if (rc != 0)
         rc = read_fault(tables, err, rc, "read a record");
@@ -107,7 +105,7 @@ int asset_tables_find(struct asset_tables *tables, const struct asset_name *name
     rc = asset_tables_get_row(tables, txn, name->hash, row);
     if (rc == 0)
         rc = read_asset(tables, txn, row, name, arena, NULL, asset, err);
-    else if (rc == ASSET_DB_NOT_FOUND)
+    else if (rc == ASSET_ENV_NOT_FOUND)
         rc = err_set(err, ERR_NOT_FOUND, "no such asset");
     else
         rc = read_fault(tables, err, rc, "read a row");
@@ -115,16 +113,16 @@ int asset_tables_find(struct asset_tables *tables, const struct asset_name *name
     return rc;
 }
 
-static int next_row(struct asset_tables *tables, struct MDB_txn *txn, struct asset_walk *walk)
+static int next_row(struct MDB_txn *txn, struct asset_walk *walk)
 {
     struct span key = hash_span(walk->hash);
     struct span row;
-    int rc = walk->begun ? asset_db_next(tables->db, txn, ASSET_ROWS, &key, &row)
-                         : asset_db_first(tables->db, txn, ASSET_ROWS, &key, &row);
+    int rc = walk->begun ? asset_env_next(txn, ASSET_ROWS, &key, &row)
+                         : asset_env_first(txn, ASSET_ROWS, &key, &row);
     if (rc != 0)
         return rc;
     if (key.size != sizeof(walk->hash))
-        return ASSET_DB_NOT_FOUND; /* damage */
+        return ASSET_ENV_NOT_FOUND; /* damage */
     memcpy(walk->hash, key.data, sizeof(walk->hash));
     walk->begun = true;
     return 0;
@@ -141,8 +139,8 @@ int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, stru
         return rc;
     while (rc == 0 && *count < room && arena->total < STEP_BYTES) {
         struct asset_found *next = &found[*count];
-        rc = next_row(tables, txn, walk);
-        walk->ended = rc == ASSET_DB_NOT_FOUND;
+        rc = next_row(txn, walk);
+        walk->ended = rc == ASSET_ENV_NOT_FOUND;
         if (rc != 0) {
             rc = walk->ended ? 0 : read_fault(tables, err, rc, "read the rows");
             break;
@@ -151,11 +149,11 @@ int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, stru
         rc = asset_tables_get_row(tables, txn, next->hash, &next->row);
         if (rc == 0)
             rc = read_asset(tables, txn, &next->row, NULL, arena, &next->key, &next->asset, err);
-        else if (rc != ASSET_DB_NOT_FOUND)
+        else if (rc != ASSET_ENV_NOT_FOUND)
             rc = read_fault(tables, err, rc, "read a row");
         if (rc == 0)
             ++*count;
-        else if (rc == -ERR_NOT_FOUND || rc == ASSET_DB_NOT_FOUND)
+        else if (rc == -ERR_NOT_FOUND || rc == ASSET_ENV_NOT_FOUND)
             rc = 0;
     }
     asset_db_read_end(tables->db, txn);
@@ -169,10 +167,15 @@ int asset_tables_usage(struct asset_tables *tables, uint64_t *assets, uint64_t *
     int rc = asset_db_read_begin(tables->db, &txn, err);
     if (rc != 0)
         return rc;
-    *assets = asset_db_count(tables->db, txn, ASSET_ROWS);
-    *bytes = asset_db_pages(tables->db, txn) * asset_db_page_size(tables->db);
+    *assets = asset_env_count(txn, ASSET_ROWS);
+    *bytes = asset_env_pages(txn) * asset_db_page_size(tables->db);
     asset_db_read_end(tables->db, txn);
     return 0;
+}
+
+void asset_tables_follow(struct asset_tables *tables)
+{
+    asset_db_follow(tables->db);
 }
 
 /* --- transactions --- */
@@ -201,6 +204,7 @@ int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err 
     tables->heeds_uses = renewals > 0;
     tables->renewals_left = renewals;
     tables->written_count = 0;
+    asset_shared_take_uses(tables->shared, tables->uses);
     return asset_db_begin(tables->db, &tables->txn, err);
 }
 
@@ -224,24 +228,24 @@ void asset_tables_abort(struct asset_tables *tables)
 
 int asset_tables_delete_key(struct asset_tables *tables, enum asset_table table, struct span key)
 {
-    int rc = asset_db_delete(tables->db, tables->txn, table, key);
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
+    int rc = asset_env_delete(tables->txn, table, key);
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
 }
 
 static int put_row(struct asset_tables *tables, const uint8_t *hash, const struct asset_row *row)
 {
     uint8_t packed[ASSET_ROW_SIZE];
     asset_row_pack(row, packed);
-    return asset_db_put(tables->db, tables->txn, ASSET_ROWS, hash_span(hash),
-                        asset_span(packed, sizeof(packed)));
+    return asset_env_put(tables->txn, ASSET_ROWS, hash_span(hash),
+                         asset_span(packed, sizeof(packed)));
 }
 
 static int append_use(struct asset_tables *tables, const uint8_t *hash, uint64_t used)
 {
     uint8_t number[ASSET_NUMBER_SIZE];
     uint8_t *out;
-    int rc = asset_db_append(tables->db, tables->txn, ASSET_BY_USE, asset_number_put(number, used),
-                             ASSET_HASH_SIZE, &out);
+    int rc = asset_env_append(tables->txn, ASSET_BY_USE, asset_number_put(number, used),
+                              ASSET_HASH_SIZE, &out);
     if (rc == 0)
         memcpy(out, hash, ASSET_HASH_SIZE);
     return rc;
@@ -253,8 +257,8 @@ static int append_record(struct asset_tables *tables, uint64_t record,
     uint8_t number[ASSET_NUMBER_SIZE];
     uint8_t *out;
     size_t size = asset_record_size(name->size, asset);
-    int rc = asset_db_append(tables->db, tables->txn, ASSET_RECORDS,
-                             asset_number_put(number, record), size, &out);
+    int rc =
+        asset_env_append(tables->txn, ASSET_RECORDS, asset_number_put(number, record), size, &out);
     if (rc == 0)
         asset_record_pack(name, asset, out);
     tables->put_bytes += size + ASSET_ROW_COST;
@@ -290,7 +294,7 @@ static int put_asset(struct asset_tables *tables, const struct asset_name *name,
     int rc = asset_tables_get_row(tables, tables->txn, name->hash, &old);
     if (rc == 0)
         rc = delete_behind(tables, name->hash, &old);
-    if (rc != 0 && rc != ASSET_DB_NOT_FOUND)
+    if (rc != 0 && rc != ASSET_ENV_NOT_FOUND)
         return rc;
     uint64_t number = ++tables->sequence;
     struct asset_row row = {.record = number,
@@ -302,9 +306,9 @@ static int put_asset(struct asset_tables *tables, const struct asset_name *name,
         rc = append_use(tables, name->hash, number);
     if (rc == 0 && asset->expires_at != 0) {
         uint8_t expiry[ASSET_EXPIRY_SIZE];
-        rc = asset_db_put(tables->db, tables->txn, ASSET_BY_EXPIRY,
-                          asset_expiry_put(expiry, asset->expires_at, name->hash),
-                          asset_span("", 0));
+        rc = asset_env_put(tables->txn, ASSET_BY_EXPIRY,
+                           asset_expiry_put(expiry, asset->expires_at, name->hash),
+                           asset_span("", 0));
     }
     return rc == 0 ? put_row(tables, name->hash, &row) : rc;
 }
@@ -313,7 +317,7 @@ int asset_tables_put(struct asset_tables *tables, const struct asset_name *name,
                      const struct asset *asset, struct err *err)
 {
     int rc = put_asset(tables, name, asset);
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "write an asset");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "write an asset");
 }
 
 int asset_tables_remove(struct asset_tables *tables, const struct asset_name *name, struct err *err)
@@ -322,9 +326,9 @@ int asset_tables_remove(struct asset_tables *tables, const struct asset_name *na
     int rc = asset_tables_get_row(tables, tables->txn, name->hash, &row);
     if (rc == 0)
         rc = asset_tables_delete(tables, name->hash, &row);
-    else if (rc == ASSET_DB_NOT_FOUND)
+    else if (rc == ASSET_ENV_NOT_FOUND)
         rc = asset_tables_delete_key(tables, ASSET_ROWS, hash_span(name->hash)); /* a damaged row */
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "remove an asset");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "remove an asset");
 }
 
 int asset_tables_move_last(struct asset_tables *tables, const uint8_t *hash, struct asset_row *row)
@@ -346,13 +350,13 @@ int asset_tables_next_used(struct asset_tables *tables, uint64_t *used,
     struct span value;
     for (;;) {
         struct span key = asset_number_put(number, *used);
-        int rc = *used == 0 ? asset_db_first(tables->db, tables->txn, ASSET_BY_USE, &key, &value)
-                            : asset_db_next(tables->db, tables->txn, ASSET_BY_USE, &key, &value);
+        int rc = *used == 0 ? asset_env_first(tables->txn, ASSET_BY_USE, &key, &value)
+                            : asset_env_next(tables->txn, ASSET_BY_USE, &key, &value);
         if (rc != 0)
             return rc;
         uint64_t place = key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
         if (place > tables->begun_at)
-            return ASSET_DB_NOT_FOUND;
+            return ASSET_ENV_NOT_FOUND;
         if (value.size == ASSET_HASH_SIZE) {
             memcpy(hash, value.data, ASSET_HASH_SIZE);
             rc = asset_tables_get_row(tables, tables->txn, hash, row);
@@ -360,10 +364,10 @@ int asset_tables_next_used(struct asset_tables *tables, uint64_t *used,
                 *used = place;
                 return 0;
             }
-            if (rc != 0 && rc != ASSET_DB_NOT_FOUND)
+            if (rc != 0 && rc != ASSET_ENV_NOT_FOUND)
                 return rc;
         }
-        rc = asset_db_delete(tables->db, tables->txn, ASSET_BY_USE, key);
+        rc = asset_env_delete(tables->txn, ASSET_BY_USE, key);
         if (rc != 0)
             return rc;
     }
@@ -376,9 +380,9 @@ static int last_number(struct asset_tables *tables, enum asset_table table, uint
 {
     struct span key;
     struct span value;
-    int rc = asset_db_last(tables->db, tables->txn, table, &key, &value);
+    int rc = asset_env_last(tables->txn, table, &key, &value);
     *number = rc == 0 && key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
-    return rc == ASSET_DB_NOT_FOUND ? 0 : rc;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
 }
 
 static int find_sequence(struct asset_tables *tables, struct err *err)
@@ -392,18 +396,20 @@ static int find_sequence(struct asset_tables *tables, struct err *err)
         rc = last_number(tables, ASSET_BY_USE, &used);
     asset_tables_abort(tables);
     tables->sequence = record > used ? record : used;
-    return rc == 0 ? 0 : asset_db_fault(err, rc, "read the order of use");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "read the order of use");
 }
 
 int asset_tables_open(struct asset_tables *tables, const struct store_directory *directory,
-                      int64_t quota, struct asset_uses *uses, struct err *err)
+                      struct asset_shared *shared, int64_t quota, bool writes,
+                      struct asset_uses *uses, struct err *err)
 {
     memset(tables, 0, sizeof(*tables));
     tables->path = directory->path;
+    tables->shared = shared;
     tables->uses = uses;
     atomic_flag_clear(&tables->damage_logged);
     atomic_flag_clear(&tables->fault_logged);
-    int rc = asset_db_open(directory, quota, &tables->db, err);
+    int rc = asset_db_open(directory, shared, quota, writes, &tables->db, err);
     if (rc != 0)
         return rc;
     size_t pages = asset_db_quota(tables->db) / asset_db_page_size(tables->db);
@@ -411,10 +417,22 @@ int asset_tables_open(struct asset_tables *tables, const struct store_directory 
         pages / RESERVE_SHARE > RESERVE_PAGES ? pages / RESERVE_SHARE : RESERVE_PAGES;
     tables->limit_pages = pages - tables->reserve_pages;
     tables->written_uses = malloc(ASSET_USES_MAX * sizeof(*tables->written_uses));
-    rc = tables->written_uses != NULL ? find_sequence(tables, err)
-                                      : err_no_memory(err, "the uses of assets");
+    rc = tables->written_uses != NULL ? 0 : err_no_memory(err, "the uses of assets");
+    if (rc == 0 && writes)
+        rc = find_sequence(tables, err);
     if (rc != 0)
         asset_tables_close(tables);
+    return rc;
+}
+
+int asset_tables_take_over(struct asset_tables *tables, struct err *err)
+{
+    int rc = asset_db_take_over(tables->db, err);
+    if (rc != 0)
+        return rc;
+    rc = find_sequence(tables, err);
+    if (rc != 0)
+        asset_db_hand_back(tables->db);
     return rc;
 }
 

@@ -15,14 +15,16 @@
 #include "base/err.h"
 #include "store/asset_db.h"
 #include "store/asset_record.h"
+#include "store/asset_shared.h"
 #include "store/asset_uses.h"
 #include "store/directory.h"
 
 /* Embedded by its user. */
 struct asset_tables {
     struct asset_db *db;
-    const char *path;        /* for the log */
-    struct asset_uses *uses; /* borrowed */
+    const char *path;            /* for the log */
+    struct asset_shared *shared; /* borrowed */
+    struct asset_uses *uses;     /* borrowed */
     atomic_flag damage_logged;
     atomic_flag fault_logged;
     size_t limit_pages;   /* in use at most, in the long run */
@@ -39,9 +41,16 @@ struct asset_tables {
     size_t written_count;
 };
 
-/* Opens the database in DIRECTORY, which is borrowed, as are USES: the fetches not written yet. */
+/*
+ * Opens the database in DIRECTORY as asset_db_open does. USES are borrowed as well: the fetches not
+ * written yet.
+ */
 int asset_tables_open(struct asset_tables *tables, const struct store_directory *directory,
-                      int64_t quota, struct asset_uses *uses, struct err *err);
+                      struct asset_shared *shared, int64_t quota, bool writes,
+                      struct asset_uses *uses, struct err *err);
+
+/* As asset_db_take_over. */
+int asset_tables_take_over(struct asset_tables *tables, struct err *err);
 void asset_tables_close(struct asset_tables *tables);
 
 /* --- readers: any thread --- */
@@ -80,6 +89,9 @@ int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, stru
 int asset_tables_usage(struct asset_tables *tables, uint64_t *assets, uint64_t *bytes,
                        struct err *err);
 
+/* As asset_db_follow. */
+void asset_tables_follow(struct asset_tables *tables);
+
 /* --- the writer: one thread --- */
 
 /* Bytes of records that one write may have, and bytes that are worth one transaction. */
@@ -93,7 +105,8 @@ enum { ASSET_PUT_COST = 4 * 4096 };
 size_t asset_tables_renewals_max(const struct asset_tables *tables);
 
 /*
- * As those of the database. The transaction writes no more than RENEWALS of the pending uses. What
+ * As those of the database. What other processes used until it begins is pending as well. The
+ * transaction writes no more than RENEWALS of the pending uses. What
  * it writes is forgotten by them with the commit. With 0 it evicts as if none were pending.
  */
 int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err *err);

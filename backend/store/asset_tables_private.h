@@ -56,8 +56,7 @@ static inline int64_t asset_expiry_get(struct span key)
 /* A row that is damaged is not found, which is logged once. */
 int asset_tables_get_row(struct asset_tables *tables, struct MDB_txn *txn, const uint8_t *hash,
                          struct asset_row *row);
-int asset_tables_get_record(struct asset_tables *tables, struct MDB_txn *txn,
-                            const struct asset_row *row, struct span *record);
+int asset_tables_get_record(struct MDB_txn *txn, const struct asset_row *row, struct span *record);
 
 /* What is not there has been lost by damage, and need not be deleted. */
 int asset_tables_delete_key(struct asset_tables *tables, enum asset_table table, struct span key);

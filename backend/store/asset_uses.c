@@ -38,10 +38,8 @@ static uint16_t *find_slot(struct asset_uses *uses, const uint8_t *hash)
     return &uses->slots[i];
 }
 
-bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
+static void add(struct asset_uses *uses, uint16_t *slot, const uint8_t *hash, int64_t at)
 {
-    (void)pthread_mutex_lock(&uses->lock);
-    uint16_t *slot = find_slot(uses, hash);
     if (*slot == 0 && uses->count < ASSET_USES_MAX) {
         memcpy(uses->uses[uses->count].hash, hash, ASSET_HASH_SIZE);
         *slot = (uint16_t)++uses->count;
@@ -50,9 +48,40 @@ bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE]
         uses->uses[*slot - 1].at = at;
         uses->uses[*slot - 1].order = ++uses->order;
     }
+}
+
+bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    add(uses, find_slot(uses, hash), hash, at);
     bool is_time = uses->count >= ASSET_USES_MAX / 2;
     (void)pthread_mutex_unlock(&uses->lock);
     return is_time;
+}
+
+void asset_uses_merge(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    uint16_t *slot = find_slot(uses, hash);
+    if (*slot == 0 || uses->uses[*slot - 1].at < at)
+        add(uses, slot, hash, at);
+    (void)pthread_mutex_unlock(&uses->lock);
+}
+
+bool asset_uses_are_many(struct asset_uses *uses)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    bool are_many = uses->count >= ASSET_USES_MAX / 2;
+    (void)pthread_mutex_unlock(&uses->lock);
+    return are_many;
+}
+
+void asset_uses_clear(struct asset_uses *uses)
+{
+    (void)pthread_mutex_lock(&uses->lock);
+    uses->count = 0;
+    memset(uses->slots, 0, sizeof(uses->slots));
+    (void)pthread_mutex_unlock(&uses->lock);
 }
 
 bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE],

@@ -42,6 +42,15 @@ bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE
 /* Copies them, the oldest first, to OUT, which has room for ASSET_USES_MAX. Returns how many. */
 size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out);
 
+/* Remembers a use that another process tells of, unless a later one of the asset is known. */
+void asset_uses_merge(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
+
+/* Whether it is time to have them written. */
+bool asset_uses_are_many(struct asset_uses *uses);
+
+/* Forgets all of them. */
+void asset_uses_clear(struct asset_uses *uses);
+
 /* Forgets COUNT of them, which are written, but for assets that were used again since. */
 void asset_uses_forget(struct asset_uses *uses, const struct asset_use *written, size_t count);
 

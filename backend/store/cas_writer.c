@@ -1,124 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Uploads: a file of its own for each, and its publication under the name of the digest. */
+/*
+ * Blobs that come in pieces. Small ones are gathered in memory and stored at once; larger ones
+ * stream into the log, in room that is theirs from the beginning.
+ */
 #include <assert.h>
-#include <endian.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/crc32c.h"
-#include "base/log.h"
 #include "store/cas_private.h"
 
-enum { UPLOAD_NAME_SIZE = 24 };
+enum {
+    GATHER_MAX = 256 * 1024, /* bytes of a blob that is kept in memory until it is committed */
+    GATHER_MIN = 4 * 1024,   /* bytes that are allocated for one at first */
+    WRITE_MIN = 256 * 1024,  /* bytes of a large one that are written at once */
+};
 
-/* Files larger than this have their blocks allocated first: few pieces, and a full disk is found.
- */
-enum { ALLOCATE_MIN = 16 * 1024 };
+enum fate {
+    FATE_KNOWN,  /* it is there, and is only verified */
+    FATE_GATHER, /* it is kept in memory */
+    FATE_STREAM, /* it goes into the log as it comes */
+};
 
 struct cas_writer {
     struct cas *cas;
     struct digest digest;
-    struct cas_entry *existing; /* pinned: the blob is there already; NULL: all below */
-    struct hasher *hasher;      /* NULL: the bytes are known to be right */
-    int fd;
-    char name[UPLOAD_NAME_SIZE]; /* in uploads/; empty: not made yet */
-    int64_t room;                /* taken of the quota */
-    int64_t written;             /* bytes of the blob */
-    uint32_t seed;
-    uint32_t sum;      /* of the chunk that is being written */
-    uint32_t *sums;    /* of those before, and of it, as they go to the disk */
-    uint64_t failures; /* the store's when this began */
-    bool relieved;     /* room was made once on a full disk */
+    enum fate fate;
+    struct hasher *hasher;
+    int64_t written; /* bytes of the blob */
+    uint8_t *buffer; /* gathered, or not yet in the log */
+    size_t buffered; /* bytes in it */
+    size_t capacity; /* bytes of it */
+    bool has_upload; /* what follows is in use */
+    bool replaces;   /* it takes the place of one that is suspect, or that may be there */
+    struct cas_upload upload;
+    uint64_t offset; /* of the record in the segment */
+    uint8_t *tail;   /* what stands behind the payload */
+    uint32_t sum;    /* of the chunk that is being written */
 };
 
-/* Whether to try again what failed for ERR: once, and only if room could be made on the disk. */
-static bool relieve(struct cas_writer *writer, const struct err *err)
+/* Takes the room for all of it and writes the record's header. */
+static int begin_stream(struct cas_writer *writer, struct err *err)
 {
-    if (err->code != ERR_EXHAUSTED || writer->relieved)
-        return false;
-    writer->relieved = true;
-    return cas_room_relieve(writer->cas, writer->room);
-}
-
-static int make_file(struct cas_writer *writer, struct err *err)
-{
-    struct cas *cas = writer->cas;
-    (void)pthread_mutex_lock(&cas->lock);
-    uint64_t number = cas->uploads++;
-    writer->failures = cas->failures;
-    (void)pthread_mutex_unlock(&cas->lock);
-    char name[UPLOAD_NAME_SIZE];
-    (void)snprintf(name, sizeof(name), "%" PRIu64, number);
-    do {
-        writer->fd = openat(cas->uploads_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-        if (writer->fd < 0)
-            (void)cas_file_errno(err, errno, "make a file for an upload");
-    } while (writer->fd < 0 && relieve(writer, err));
-    if (writer->fd < 0)
-        return -(int)err->code;
-    memcpy(writer->name, name, sizeof(name));
-    return 0;
-}
-
-static int allocate(struct cas_writer *writer, struct err *err)
-{
-    int64_t size = cas_file_size(writer->digest.size);
-    if (size <= ALLOCATE_MIN)
-        return 0;
-    do {
-        if (fallocate(writer->fd, 0, 0, size) == 0)
-            return 0;
-        if (errno == EOPNOTSUPP || errno == ENOSYS)
-            return 0;
-        (void)cas_file_errno(err, errno, "allocate the blocks of an upload");
-    } while (relieve(writer, err));
-    return -(int)err->code;
-}
-
-static int begin_upload(struct cas_writer *writer, struct err *err)
-{
-    int64_t size = writer->digest.size;
-    int64_t room = cas_room_of(writer->cas, size);
-    int rc = cas_room_take(writer->cas, room, err);
+    const struct digest *digest = &writer->digest;
+    uint8_t header[CAS_RECORD_HEADER_MAX];
+    int rc = cas_upload_begin(writer->cas, cas_record_size(digest->function, digest->size), 1,
+                              &writer->upload, err);
     if (rc != 0)
         return rc;
-    writer->room = room;
-    writer->seed = cas_file_seed(&writer->digest);
-    writer->sums = malloc((size_t)cas_file_chunks(size) * CAS_SUM);
-    if (writer->sums == NULL)
-        return err_no_memory(err, "the checksums of an upload");
-    rc = make_file(writer, err);
-    return rc == 0 ? allocate(writer, err) : rc;
+    writer->has_upload = true;
+    writer->tail = calloc(1, (size_t)cas_record_tail_size(digest->function, digest->size));
+    writer->buffer = malloc(WRITE_MIN);
+    if (writer->tail == NULL || writer->buffer == NULL)
+        return err_no_memory(err, "an upload");
+    writer->capacity = WRITE_MIN;
+    writer->offset = writer->upload.appender.offset;
+    cas_record_put_header(&writer->upload.appender.origin, writer->offset, digest, header);
+    struct iovec part = {header, cas_record_header_size(digest->function)};
+    return cas_upload_append(&writer->upload, &part, 1, err);
 }
 
-/* VERIFY: whether the hash is taken of what is appended. */
-static int open_writer(struct cas *cas, const struct digest *digest, bool verify,
-                       struct cas_writer **out, struct err *err)
+static int begin(struct cas_writer *writer, struct err *err)
 {
+    struct cas *cas = writer->cas;
+    const struct digest *digest = &writer->digest;
+    struct cas_found found;
+    struct err look_err;
+    if (digest->size > CAS_BLOB_MAX)
+        return err_set(err, ERR_EXHAUSTED, "a blob of %" PRId64 " bytes is too large for the store",
+                       digest->size);
+    /* What is not known to be there is stored as if it were not, and so is a suspect. */
+    int rc = cas_locate(cas, NULL, digest, &found, &look_err);
+    writer->replaces = rc == 0 ? (found.place & CAS_PLACE_SUSPECT) != 0 : rc != -ERR_NOT_FOUND;
+    if (rc == 0 && !writer->replaces) {
+        writer->fate = FATE_KNOWN;
+        return 0;
+    }
+    if (digest->size > GATHER_MAX) {
+        writer->fate = FATE_STREAM;
+        return begin_stream(writer, err);
+    }
+    writer->fate = FATE_GATHER;
+    int64_t bytes = cas_log_growth(cas_record_size(digest->function, digest->size), 1);
+    return cas_space_fits(cas->space, bytes + cas_log_overhead(cas->log), err);
+}
+
+int cas_writer_open(struct cas *cas, const struct digest *digest, struct cas_writer **out,
+                    struct err *err)
+{
+    int rc = cas_is_writing(cas, err);
+    if (rc != 0)
+        return rc;
     struct cas_writer *writer = calloc(1, sizeof(*writer));
     if (writer == NULL)
         return err_no_memory(err, "an upload");
     writer->cas = cas;
     writer->digest = *digest;
-    writer->fd = -1;
-    int rc = 0;
-    if (verify) {
-        writer->hasher = hasher_new(digest->function);
-        if (writer->hasher == NULL)
-            rc = err_no_memory(err, "a hash");
-    }
-    if (rc == 0 && digest->size != 0) {
-        rc = cas_pin(cas, digest, &writer->existing, err);
-        /* One that cannot be read is replaced. */
-        if (rc == -ERR_NOT_FOUND || rc == -ERR_IO)
-            rc = begin_upload(writer, err);
-    }
+    writer->hasher = hasher_new(digest->function);
+    rc = writer->hasher != NULL ? begin(writer, err) : err_no_memory(err, "a hash");
     if (rc != 0) {
         cas_writer_abort(writer);
         return rc;
@@ -127,64 +106,86 @@ static int open_writer(struct cas *cas, const struct digest *digest, bool verify
     return 0;
 }
 
-int cas_writer_open(struct cas *cas, const struct digest *digest, struct cas_writer **writer,
-                    struct err *err)
+/* --- appending --- */
+
+static int gather(struct cas_writer *writer, const void *data, size_t size, struct err *err)
 {
-    return open_writer(cas, digest, true, writer, err);
+    size_t needed = writer->buffered + size;
+    if (needed > writer->capacity) {
+        /* A client may announce more than it sends. */
+        size_t capacity = 2 * writer->capacity < GATHER_MIN ? GATHER_MIN : 2 * writer->capacity;
+        if (capacity < needed)
+            capacity = needed;
+        if (capacity > (size_t)writer->digest.size)
+            capacity = (size_t)writer->digest.size;
+        uint8_t *buffer = realloc(writer->buffer, capacity);
+        if (buffer == NULL)
+            return err_no_memory(err, "an upload");
+        writer->buffer = buffer;
+        writer->capacity = capacity;
+    }
+    memcpy(writer->buffer + writer->buffered, data, size);
+    writer->buffered = needed;
+    return 0;
 }
 
-static void add_to_sums(struct cas_writer *writer, const uint8_t *bytes, size_t size)
+/* Takes the checksums of the next bytes. */
+static void add_sums(struct cas_writer *writer, const uint8_t *bytes, size_t size)
 {
     int64_t position = writer->written;
     while (size > 0) {
         size_t filled = (size_t)(position % CAS_CHUNK);
         size_t take = CAS_CHUNK - filled < size ? CAS_CHUNK - filled : size;
-        writer->sum = crc32c(filled == 0 ? writer->seed : writer->sum, bytes, take);
-        writer->sums[position / CAS_CHUNK] = htole32(writer->sum);
+        uint32_t sum = filled == 0 ? cas_sum_begin(&writer->digest) : writer->sum;
+        writer->sum = cas_sum_add(sum, bytes, take);
+        memcpy(writer->tail + position / CAS_CHUNK * CAS_SUM, &writer->sum, CAS_SUM);
         position += (int64_t)take;
         bytes += take;
         size -= take;
     }
 }
 
-static int write_bytes(struct cas_writer *writer, const void *data, size_t size, int64_t offset,
-                       struct err *err)
+static int stream(struct cas_writer *writer, const void *data, size_t size, struct err *err)
 {
-    int rc;
-    do
-        rc = cas_file_write(writer->fd, data, size, offset, err);
-    while (rc != 0 && relieve(writer, err));
-    return rc;
+    add_sums(writer, data, size);
+    if (writer->buffered + size < WRITE_MIN) {
+        memcpy(writer->buffer + writer->buffered, data, size);
+        writer->buffered += size;
+        return 0;
+    }
+    const struct iovec parts[] = {{writer->buffer, writer->buffered}, {(void *)data, size}};
+    writer->buffered = 0;
+    return cas_upload_append(&writer->upload, parts, 2, err);
 }
 
 int cas_writer_append(struct cas_writer *writer, const void *data, size_t size, struct err *err)
 {
+    int rc = 0;
     if (size > (uint64_t)(writer->digest.size - writer->written))
         return err_set(err, ERR_INVALID, "blob has more than the %" PRId64 " bytes of its digest",
                        writer->digest.size);
     if (size == 0)
         return 0;
-    if (writer->existing == NULL) {
-        int rc = write_bytes(writer, data, size, writer->written, err);
-        if (rc != 0)
-            return rc;
-        add_to_sums(writer, data, size);
-    }
-    if (writer->hasher != NULL)
-        hasher_update(writer->hasher, data, size);
+    if (writer->fate == FATE_GATHER)
+        rc = gather(writer, data, size, err);
+    else if (writer->fate == FATE_STREAM)
+        rc = stream(writer, data, size, err);
+    if (rc != 0)
+        return rc;
+    hasher_update(writer->hasher, data, size);
     writer->written += (int64_t)size;
     return 0;
 }
 
+/* --- the end --- */
+
 static int verify_digest(struct cas_writer *writer, struct err *err)
 {
+    struct digest actual;
+    char text[DIGEST_TEXT_MAX];
     if (writer->written != writer->digest.size)
         return err_set(err, ERR_INVALID, "blob has %" PRId64 " bytes, its digest says %" PRId64,
                        writer->written, writer->digest.size);
-    if (writer->hasher == NULL)
-        return 0;
-    struct digest actual;
-    char text[DIGEST_TEXT_MAX];
     hasher_digest(writer->hasher, &actual);
     if (!digest_equal(&actual, &writer->digest))
         return err_set(err, ERR_INVALID, "blob has another hash than its digest, %s",
@@ -193,137 +194,62 @@ static int verify_digest(struct cas_writer *writer, struct err *err)
 }
 
 /* The blob that was found there when the writer was opened lives on, unless it left meanwhile. */
-static int renew_existing(struct cas_writer *writer, struct err *err)
+static int renew_known(struct cas_writer *writer, struct err *err)
 {
-    struct cas *cas = writer->cas;
-    (void)pthread_mutex_lock(&cas->lock);
-    bool there = writer->existing->state == CAS_THERE;
-    if (there)
-        cas_renew(cas, writer->existing);
-    (void)pthread_mutex_unlock(&cas->lock);
-    return there ? 0
-                 : err_set(err, ERR_UNAVAILABLE, "the blob was removed while it was sent again");
+    struct cas_found found;
+    char text[DIGEST_TEXT_MAX];
+    int rc = cas_locate(writer->cas, NULL, &writer->digest, &found, err);
+    if (rc == -ERR_NOT_FOUND)
+        rc = err_set(err, ERR_UNAVAILABLE, "blob %s was removed while it was sent again",
+                     digest_text(&writer->digest, text));
+    return rc;
 }
 
-/* Writes the checksums, and finds what the file really takes. */
-static int finish_file(struct cas_writer *writer, int64_t *room, struct err *err)
+static int put_gathered(struct cas_writer *writer, struct err *err)
 {
-    struct stat st;
-    int64_t size = writer->digest.size;
-    if (write_bytes(writer, writer->sums, (size_t)cas_file_chunks(size) * CAS_SUM, size, err) != 0)
-        return -(int)err->code;
-    if (fstat(writer->fd, &st) != 0)
-        return cas_file_errno(err, errno, "look at an upload");
-    /* Some file systems tell the blocks later, or compress: then what was written counts. */
-    int64_t bytes = cas_file_size(size);
-    int64_t rounded =
-        (bytes / writer->cas->block + (bytes % writer->cas->block != 0)) * writer->cas->block;
-    *room = (int64_t)st.st_blocks * 512;
-    if (*room < rounded)
-        *room = rounded;
-    return 0;
+    struct cas_blob blob = {.digest = writer->digest, .data = {writer->buffer, writer->buffered}};
+    struct cas_blob *blobs[] = {&blob};
+    cas_put_verified(writer->cas, NULL, blobs, 1);
+    *err = blob.err;
+    return -(int)blob.err.code;
 }
 
-/*
- * Waits until nobody works on DIGEST, and finds it if it is there then, or NULL. A suspect, which
- * could not be read when the upload began, makes place. Lock held; released meanwhile.
- */
-static struct cas_entry *find_settled(struct cas *cas, const struct digest *digest)
+static int publish_stream(struct cas_writer *writer, struct err *err)
 {
-    struct cas_entry *entry;
-    while ((entry = cas_table_find(&cas->table, digest)) != NULL &&
-           (entry->state != CAS_THERE || entry->suspect)) {
-        struct cas_entry *list = NULL;
-        if (entry->state == CAS_THERE) {
-            cas_leave(cas, entry, &list);
-            cas_unlink(cas, list);
-        } else {
-            (void)cas_wait(cas, NULL);
-        }
-    }
-    return entry;
-}
-
-static int rename_upload(struct cas_writer *writer, struct err *err)
-{
-    struct cas *cas = writer->cas;
-    char name[CAS_NAME_SIZE];
-    (void)cas_file_name(&writer->digest, name);
-    do {
-        if (renameat(cas->uploads_fd, writer->name, cas->blobs_fd, name) == 0) {
-            writer->name[0] = '\0';
-            return 0;
-        }
-        (void)cas_file_errno(err, errno, "publish an upload");
-    } while (relieve(writer, err));
-    return -(int)err->code;
-}
-
-/* Gives the entry what the upload had taken, or takes it out again. Lock held. */
-static int settle(struct cas_writer *writer, struct cas_entry *entry, int64_t room, int rc,
-                  struct err *err)
-{
-    struct cas *cas = writer->cas;
-    if (rc != 0) {
-        cas_table_remove(&cas->table, entry);
-        free(entry);
-        return rc;
-    }
-    cas->used += room - writer->room;
-    writer->room = 0;
-    entry->room = room;
-    entry->epoch = cas->epoch;
-    cas->newest_epoch = cas->epoch;
-    entry->state = CAS_THERE;
-    cas_table_list(&cas->table, entry, cas_tick(cas));
-    if (writer->failures == cas->failures)
+    const struct digest *digest = &writer->digest;
+    struct cas_found found;
+    /* If another upload was faster, this one leaves no trace. */
+    if (cas_look_up(writer->cas, NULL, digest, &found) == CAS_PRESENT)
         return 0;
-    /* The failed sync may have been about its bytes. Nobody has seen it yet. */
-    struct cas_entry *list = NULL;
-    cas_leave(cas, entry, &list);
-    cas_unlink(cas, list);
-    return err_set(err, ERR_UNAVAILABLE, "the disk failed while the blob was written");
-}
-
-static int publish(struct cas_writer *writer, struct err *err)
-{
-    struct cas *cas = writer->cas;
-    int64_t room = 0;
-    int rc = finish_file(writer, &room, err);
+    const struct iovec parts[] = {
+        {writer->buffer, writer->buffered},
+        {writer->tail, (size_t)cas_record_tail_size(digest->function, digest->size)}};
+    int rc = cas_upload_append(&writer->upload, parts, 2, err);
     if (rc != 0)
         return rc;
-    struct cas_entry *entry = cas_entry_new(&writer->digest);
-    if (entry == NULL)
-        return err_no_memory(err, "a blob");
-    (void)pthread_mutex_lock(&cas->lock);
-    struct cas_entry *first = find_settled(cas, &writer->digest);
-    if (first != NULL) {
-        /* Another upload was faster. */
-        cas_renew(cas, first);
-        free(entry);
-    } else {
-        cas_table_add(&cas->table, entry);
-        (void)pthread_mutex_unlock(&cas->lock);
-        rc = rename_upload(writer, err);
-        cas_room_measure(cas);
-        (void)pthread_mutex_lock(&cas->lock);
-        rc = settle(writer, entry, room, rc, err);
-        cas_wake(cas);
-    }
-    (void)pthread_mutex_unlock(&cas->lock);
-    return rc;
+    struct cas_blob blob = {.digest = *digest};
+    struct cas_blob *blobs[] = {&blob};
+    struct cas_content content = {.offset = writer->offset};
+    cas_key_of(digest, &content.key);
+    rc = cas_upload_publish(&writer->upload, NULL, blobs, &content, 1, writer->replaces, err);
+    if (rc != 0)
+        return rc;
+    cas_upload_end(&writer->upload, true);
+    writer->has_upload = false;
+    if (blob.err.code != ERR_OK)
+        *err = blob.err;
+    return -(int)blob.err.code;
 }
 
 int cas_writer_commit(struct cas_writer *writer, struct err *err)
 {
     int rc = verify_digest(writer, err);
-    if (rc == 0 && writer->existing != NULL)
-        rc = renew_existing(writer, err);
-    else if (rc == 0 && writer->digest.size != 0)
-        rc = publish(writer, err);
-    /* The map of a file in many pieces may be larger than what was taken for it. */
-    if (rc == 0)
-        (void)cas_room_shrink(writer->cas);
+    if (rc == 0 && writer->fate == FATE_KNOWN)
+        rc = renew_known(writer, err);
+    else if (rc == 0 && writer->fate == FATE_GATHER)
+        rc = put_gathered(writer, err);
+    else if (rc == 0)
+        rc = publish_stream(writer, err);
     cas_writer_abort(writer);
     return rc;
 }
@@ -332,53 +258,10 @@ void cas_writer_abort(struct cas_writer *writer)
 {
     if (writer == NULL)
         return;
-    struct cas *cas = writer->cas;
-    if (writer->fd >= 0)
-        (void)close(writer->fd);
-    if (writer->name[0] != '\0')
-        cas_room_measure(cas);
-    struct err err;
-    if (writer->name[0] != '\0' && cas_file_unlink(cas->uploads_fd, writer->name, &err) != 0) {
-        /* It goes on to count, until the next start. */
-        writer->room = 0;
-        log_error("cas-unlink-failed", log_str("path", cas->directory.path),
-                  log_str("upload", writer->name), log_str("reason", err.msg));
-    }
-    if (writer->room != 0)
-        cas_room_give(cas, writer->room);
-    if (writer->existing != NULL)
-        cas_unpin(cas, writer->existing);
+    if (writer->has_upload)
+        cas_upload_end(&writer->upload, false);
     hasher_free(writer->hasher);
-    free(writer->sums);
+    free(writer->buffer);
+    free(writer->tail);
     free(writer);
-}
-
-static int put(struct cas *cas, const struct cas_blob *blob, struct err *err)
-{
-    struct digest actual;
-    char text[DIGEST_TEXT_MAX];
-    int rc = digest_compute(blob->digest.function, blob->data.data, blob->data.size, &actual, err);
-    if (rc != 0)
-        return rc;
-    if (!digest_equal(&actual, &blob->digest))
-        return err_set(err, ERR_INVALID, "the data has another hash or size than the digest %s",
-                       digest_text(&blob->digest, text));
-    struct cas_writer *writer;
-    rc = open_writer(cas, &blob->digest, false, &writer, err);
-    if (rc != 0)
-        return rc;
-    rc = cas_writer_append(writer, blob->data.data, blob->data.size, err);
-    if (rc == 0)
-        return cas_writer_commit(writer, err);
-    cas_writer_abort(writer);
-    return rc;
-}
-
-void cas_put(struct cas *cas, struct cas_hold *hold, struct cas_blob *blobs, size_t count)
-{
-    assert(hold == NULL || hold->cas == cas);
-    for (size_t i = 0; i < count; i++) {
-        if (put(cas, &blobs[i], &blobs[i].err) == 0)
-            blobs[i].err.code = ERR_OK;
-    }
 }

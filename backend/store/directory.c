@@ -16,12 +16,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "store/disk.h"
 
 /* The format file is one line: assetd KIND VERSION ID. */
 #define FORMAT_NAME     "format"
 #define FORMAT_NEW_NAME "format.new"
 
 enum { FORMAT_SIZE_MAX = 256 };
+
+/* How often it is tried to lock the storage directory, and how long it is waited in between. */
+enum { SETUP_TRIES = 300, SETUP_PAUSE_NS = 10 * 1000 * 1000 };
 
 /* How long a look at a foreign directory may take at start. */
 enum { FOREIGN_WALK_ENTRIES = 100000, FOREIGN_WALK_SECONDS = 1 };
@@ -41,6 +45,10 @@ static int join(char path[PATH_MAX], const char *parent, const char *name, struc
     return 0;
 }
 
+/*
+ * What is in it is durable then. Also for what is there already: who made it may have been killed
+ * before it did this.
+ */
 static int sync_directory(const char *path, struct err *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -53,9 +61,17 @@ static int sync_directory(const char *path, struct err *err)
 
 static int make_directory(const char *path, const char *parent, struct err *err)
 {
-    if (mkdir(path, 0750) == 0)
-        return sync_directory(parent, err);
-    return errno == EEXIST ? 0 : err_errno(err, errno, "make directory %s", path);
+    if (mkdir(path, 0750) != 0 && errno != EEXIST)
+        return err_errno(err, errno, "make directory %s", path);
+    return sync_directory(parent, err);
+}
+
+/* The last directory that was there already may be new. PATH may be nobody's of ours to open. */
+static void sync_above(const char *path)
+{
+    struct err ignored;
+    if (path[0] != '\0')
+        (void)sync_directory(path, &ignored);
 }
 
 /* Makes PATH and what is missing of its parents. */
@@ -63,10 +79,12 @@ static int make_directories(const char *path, struct err *err)
 {
     char prefix[PATH_MAX];
     char parent[PATH_MAX];
+    char above[PATH_MAX]; /* the parent of PARENT, if that was there */
     size_t length = strlen(path);
     if (length >= sizeof(prefix))
         return err_set(err, ERR_INVALID, "path %s is too long", path);
     (void)snprintf(parent, sizeof(parent), "%s", path[0] == '/' ? "/" : ".");
+    above[0] = '\0';
     for (size_t i = 1; i <= length; i++) {
         if (i < length && path[i] != '/')
             continue;
@@ -76,11 +94,16 @@ static int make_directories(const char *path, struct err *err)
         if (stat(prefix, &st) != 0) {
             if (errno != ENOENT)
                 return err_errno(err, errno, "look at %s", prefix);
+            sync_above(above);
+            above[0] = '\0';
             if (make_directory(prefix, parent, err) != 0)
                 return -(int)err->code;
+        } else {
+            memcpy(above, parent, sizeof(above));
         }
         memcpy(parent, prefix, i + 1);
     }
+    sync_above(above);
     return 0;
 }
 
@@ -164,8 +187,7 @@ static void warn_of_foreign(const char *foreign, const char *instead)
                                   "is not used; it cannot be imported by this version"));
 }
 
-static int write_format(int fd, const char *path, const char *kind, unsigned version,
-                        struct err *err)
+static int write_format(int fd, const char *path, const struct store_kind *kind, struct err *err)
 {
     uint8_t random[16];
     char text[FORMAT_SIZE_MAX];
@@ -174,7 +196,7 @@ static int write_format(int fd, const char *path, const char *kind, unsigned ver
         return err_errno(err, errno, "get random bytes");
     for (size_t i = 0; i < sizeof(random); i++)
         (void)snprintf(id + 2 * i, 3, "%02x", random[i]);
-    int length = snprintf(text, sizeof(text), "assetd %s %u %s\n", kind, version, id);
+    int length = snprintf(text, sizeof(text), "assetd %s %u %s\n", kind->name, kind->version, id);
     int file = openat(fd, FORMAT_NEW_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (file < 0)
         return err_errno(err, errno, "make %s/" FORMAT_NEW_NAME, path);
@@ -190,7 +212,7 @@ static int write_format(int fd, const char *path, const char *kind, unsigned ver
     return rc;
 }
 
-static int read_format(struct store_directory *directory, const char *kind, unsigned version,
+static int read_format(struct store_directory *directory, const struct store_kind *kind,
                        struct err *err)
 {
     char text[FORMAT_SIZE_MAX];
@@ -204,35 +226,22 @@ static int read_format(struct store_directory *directory, const char *kind, unsi
     if (sscanf(text, "assetd %31[a-z] %9u%n", found_kind, &found_version, &rest) != 2)
         return err_set(err, ERR_PRECONDITION, "%s/" FORMAT_NAME " is not a format file of assetd",
                        directory->path);
-    if (strcmp(found_kind, kind) != 0)
+    if (strcmp(found_kind, kind->name) != 0)
         return err_set(err, ERR_PRECONDITION, "%s holds a store of kind %s, not %s",
-                       directory->path, found_kind, kind);
-    if (found_version > version)
+                       directory->path, found_kind, kind->name);
+    if (found_version > kind->version)
         return err_set(err, ERR_PRECONDITION,
                        "%s has format version %u, this program knows none newer than %u",
-                       directory->path, found_version, version);
+                       directory->path, found_version, kind->version);
+    if (found_version < kind->oldest)
+        return err_set(
+            err, ERR_PRECONDITION,
+            "%s has format version %u, which this program cannot use any more: remove the "
+            "directory, and its content is pushed again",
+            directory->path, found_version);
     if (sscanf(text + rest, " %32[0-9a-f]", directory->id) != 1 || strlen(directory->id) != 32)
         return err_set(err, ERR_PRECONDITION, "%s/" FORMAT_NAME " has no id", directory->path);
     return 0;
-}
-
-static int lock_format(const struct store_directory *directory, struct err *err)
-{
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_FILE, .l_len = 1};
-    struct flock holder = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_PROCESS, .l_len = 1};
-    if (fcntl(directory->lock_fd, F_OFD_SETLK, &lock) == 0) {
-        (void)fcntl(directory->lock_fd, F_SETLK, &holder);
-        return 0;
-    }
-    if (errno != EAGAIN && errno != EACCES)
-        return err_errno(err, errno, "lock %s/" FORMAT_NAME, directory->path);
-    if (fcntl(directory->lock_fd, F_GETLK, &holder) == 0 && holder.l_type != F_UNLCK &&
-        holder.l_pid > 0)
-        return err_set(err, ERR_UNAVAILABLE, "%s is in use by process %d", directory->path,
-                       (int)holder.l_pid);
-    return err_set(err, ERR_UNAVAILABLE, "%s is in use already", directory->path);
 }
 
 /* Decides where the store is: PATH/KIND, or PATH/assetd/KIND if that is foreign. */
@@ -261,29 +270,42 @@ static int choose(const char *storage, const char *kind, struct store_directory 
     return make_directory(parent, storage, err);
 }
 
-static int open_chosen(const char *kind, unsigned version, enum presence presence,
+static int open_chosen(const struct store_kind *kind, enum presence presence,
                        struct store_directory *directory, struct err *err)
 {
-    if (presence == ABSENT) {
-        char parent[PATH_MAX + sizeof("/..")];
-        (void)snprintf(parent, sizeof(parent), "%s/..", directory->path);
-        if (make_directory(directory->path, parent, err) != 0)
-            return -(int)err->code;
-    }
+    char parent[PATH_MAX + sizeof("/..")];
+    (void)snprintf(parent, sizeof(parent), "%s/..", directory->path);
+    if (make_directory(directory->path, parent, err) != 0)
+        return -(int)err->code;
     directory->fd = open(directory->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory->fd < 0)
         return err_errno(err, errno, "open %s", directory->path);
     directory->is_new = presence != OURS;
-    if (directory->is_new && write_format(directory->fd, directory->path, kind, version, err) != 0)
+    if (directory->is_new && write_format(directory->fd, directory->path, kind, err) != 0)
         return -(int)err->code;
+    if (!directory->is_new && fsync(directory->fd) != 0)
+        return err_errno(err, errno, "fsync %s", directory->path);
     directory->lock_fd = openat(directory->fd, FORMAT_NAME, O_RDWR | O_CLOEXEC);
     if (directory->lock_fd < 0)
         return err_errno(err, errno, "open %s/" FORMAT_NAME, directory->path);
-    int rc = read_format(directory, kind, version, err);
-    return rc == 0 ? lock_format(directory, err) : rc;
+    return read_format(directory, kind, err);
 }
 
-int store_directory_open(const char *storage, const char *kind, unsigned version,
+/* Others have it for moments, unless one hangs. */
+static int lock_storage(int fd, const char *storage, struct err *err)
+{
+    const struct timespec pause = {.tv_nsec = SETUP_PAUSE_NS};
+    for (unsigned tries = 1; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return err_errno(err, errno, "lock %s", storage);
+        if (tries == SETUP_TRIES)
+            return err_set(err, ERR_UNAVAILABLE, "another process is setting up %s", storage);
+        (void)nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+int store_directory_open(const char *storage, const struct store_kind *kind,
                          struct store_directory *directory, struct err *err)
 {
     memset(directory, 0, sizeof(*directory));
@@ -296,19 +318,32 @@ int store_directory_open(const char *storage, const char *kind, unsigned version
     int storage_fd = open(storage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (storage_fd < 0)
         return err_errno(err, errno, "open %s", storage);
-    if (flock(storage_fd, LOCK_EX) != 0) {
-        rc = err_errno(err, errno, "lock %s", storage);
-        goto out;
-    }
     enum presence presence;
-    rc = choose(storage, kind, directory, &presence, err);
+    rc = lock_storage(storage_fd, storage, err);
     if (rc == 0)
-        rc = open_chosen(kind, version, presence, directory, err);
-out:
+        rc = choose(storage, kind->name, directory, &presence, err);
+    if (rc == 0)
+        rc = open_chosen(kind, presence, directory, err);
     (void)close(storage_fd);
     if (rc != 0)
         store_directory_close(directory);
     return rc;
+}
+
+int store_directory_find(const char *storage, const struct store_kind *kind, char path[PATH_MAX],
+                         struct err *err)
+{
+    static const char *const places[] = {"", "assetd/"};
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        char name[sizeof("assetd/") + 16];
+        enum presence presence;
+        (void)snprintf(name, sizeof(name), "%s%s", places[i], kind->name);
+        if (join(path, storage, name, err) != 0 || look_at(path, &presence, err) != 0)
+            return -(int)err->code;
+        if (presence == OURS)
+            return 0;
+    }
+    return err_set(err, ERR_NOT_FOUND, "there is no %s of assetd in %s", kind->name, storage);
 }
 
 void store_directory_close(struct store_directory *directory)
@@ -319,4 +354,38 @@ void store_directory_close(struct store_directory *directory)
         (void)close(directory->fd);
     directory->lock_fd = -1;
     directory->fd = -1;
+}
+
+int store_directory_lock(const struct store_directory *directory, struct err *err)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_FILE, .l_len = 1};
+    struct flock process = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_PROCESS, .l_len = 1};
+    if (fcntl(directory->lock_fd, F_OFD_SETLK, &lock) == 0) {
+        (void)fcntl(directory->lock_fd, F_SETLK, &process);
+        return 0;
+    }
+    if (errno != EAGAIN && errno != EACCES)
+        return disk_fault(err, errno, "lock %s/" FORMAT_NAME, directory->path);
+    int holder = store_directory_holder(directory);
+    if (holder != 0)
+        return err_set(err, ERR_UNAVAILABLE, "%s is in use by process %d", directory->path, holder);
+    return err_set(err, ERR_UNAVAILABLE, "%s is in use already", directory->path);
+}
+
+void store_directory_unlock(const struct store_directory *directory)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = 2};
+    (void)fcntl(directory->lock_fd, F_SETLK, &lock);
+    (void)fcntl(directory->lock_fd, F_OFD_SETLK, &lock);
+}
+
+int store_directory_holder(const struct store_directory *directory)
+{
+    struct flock process = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_PROCESS, .l_len = 1};
+    if (fcntl(directory->lock_fd, F_GETLK, &process) != 0 || process.l_type == F_UNLCK)
+        return 0;
+    return process.l_pid > 0 ? (int)process.l_pid : 0;
 }

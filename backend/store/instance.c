@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* Bytes of memory for the trees of one instance that are known to be whole. */
+/* Bytes of memory for what is known of the trees of one instance. */
 enum { TREE_CACHE_LIMIT = 16 << 20 };
 
 struct instances {
@@ -18,20 +18,45 @@ struct instances {
 
 /* --- open and close --- */
 
+/*
+ * Blobs and assets are written by the same process, or a push could end nowhere: who has the turn
+ * at the index has it at the CAS as soon as that is free.
+ */
+static bool is_turn(void *context)
+{
+    struct instance *instance = context;
+    struct err ignored;
+    (void)pthread_mutex_lock(&instance->turn_lock);
+    bool is_ours = !instance->is_closing && asset_index_is_writing(instance->index, &ignored) == 0;
+    (void)pthread_mutex_unlock(&instance->turn_lock);
+    return is_ours;
+}
+
 static void close_instance(struct instance *instance)
 {
+    (void)pthread_mutex_lock(&instance->turn_lock);
+    instance->is_closing = true;
+    (void)pthread_mutex_unlock(&instance->turn_lock);
     asset_index_close(instance->index);
     tree_cache_free(instance->trees);
     cas_close(instance->cas);
+    (void)pthread_mutex_destroy(&instance->turn_lock);
 }
 
-static int open_instance(const struct conf_instance *conf, struct pool *workers,
+static int open_instance(const struct conf_instance *conf, bool may_write, struct pool *workers,
                          struct instance *instance, struct err *err)
 {
     *instance = (struct instance){.conf = conf, .workers = workers};
-    struct asset_index_options index = {
-        .path = conf->storage, .quota = conf->index_quota, .expire_after = conf->expire_after};
-    struct cas_options cas = {.path = conf->storage, .quota = conf->quota};
+    (void)pthread_mutex_init(&instance->turn_lock, NULL);
+    struct asset_index_options index = {.path = conf->storage,
+                                        .quota = conf->index_quota,
+                                        .expire_after = conf->expire_after,
+                                        .may_write = may_write};
+    struct cas_options cas = {.path = conf->storage,
+                              .quota = conf->quota,
+                              .may_write = may_write,
+                              .is_turn = is_turn,
+                              .context = instance};
     int rc = asset_index_open(&index, &instance->index, err);
     if (rc == 0 && !conf->index_only)
         rc = cas_open(&cas, &instance->cas, err);
@@ -52,7 +77,8 @@ int instances_open(const struct conf *conf, struct pool *workers, struct instanc
         return err_no_memory(err, "the instances");
     for (; instances->count < conf->instance_count; instances->count++) {
         const struct conf_instance *one = &conf->instances[instances->count];
-        int rc = open_instance(one, workers, &instances->instances[instances->count], err);
+        int rc = open_instance(one, conf_instance_is_written(conf, one), workers,
+                               &instances->instances[instances->count], err);
         if (rc != 0) {
             instances_close(instances);
             return rc;
@@ -235,14 +261,24 @@ static void check_push(struct job *job)
     cas_sync(push->instance->cas, &push->sync);
 }
 
+/* Another process may write to the storage; who pushes is told before anything is looked at. */
+static int is_writing(const struct instance *instance, struct err *err)
+{
+    int rc = asset_index_is_writing(instance->index, err);
+    return rc == 0 && instance->cas != NULL ? cas_is_writing(instance->cas, err) : rc;
+}
+
 void instance_push(struct instance *instance, struct instance_push *push)
 {
+    struct err err;
     push->instance = instance;
     push->missing.count = 0;
-    if (instance->cas == NULL) {
+    if (is_writing(instance, &err) != 0) {
+        push->done(push, &err);
+    } else if (instance->cas == NULL) {
         write_index(push);
-        return;
+    } else {
+        push->job.run = check_push;
+        pool_submit(instance->workers, &push->job);
     }
-    push->job.run = check_push;
-    pool_submit(instance->workers, &push->job);
 }

@@ -3,6 +3,8 @@
 #ifndef ASSETD_STORE_INSTANCE_H
 #define ASSETD_STORE_INSTANCE_H
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,13 +15,15 @@
 #include "store/cas.h"
 #include "store/tree.h"
 
-/* Read only; any thread. */
+/* Read only, but for the last two; any thread. */
 struct instance {
     const struct conf_instance *conf;
     struct asset_index *index;
     struct cas *cas;          /* NULL: index only */
     struct tree_cache *trees; /* NULL: index only */
     struct pool *workers;     /* borrowed */
+    pthread_mutex_t turn_lock;
+    bool is_closing; /* the index is not to be asked any more whether it is written */
 };
 
 /* All instances of a configuration. */
@@ -71,7 +75,8 @@ int instance_fetch_remembered(struct instance *instance, struct instance_fetch *
  * DONE is called (once, on some thread; it must not block).
  *
  * With a CAS: all that the asset references is there (else ERR_PRECONDITION and MISSING says what),
- * then durable, then the index entry is durable, then DONE.
+ * then durable, then the index entry is durable, then DONE. ERR_UNAVAILABLE: another process writes
+ * to the storage, which is told before anything is looked at; DONE is called before this returns.
  */
 struct instance_push {
     struct asset_key *keys;

@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/digest_set.h"
 #include "store/tree_private.h"
 
 /* Bounds of one check: bytes of a Directory message, missing digests told apart. */
@@ -14,8 +13,19 @@ enum { DIRECTORY_SIZE_MAX = 64 << 20, ABSENT_MAX = 1 << 16 };
 /* Digests that are looked up at once, and in all where that must not take long. */
 enum { BATCH = 64, NOWAIT_MAX = 4096 };
 
+/* Directories of one check that are remembered each by itself as well; of more, none is. */
+enum { ASKED_MAX = 64 };
+
 /* The root of what is asked for itself. */
 #define NO_ROOT SIZE_MAX
+
+/* A directory that is asked for, with all below it. */
+struct asked {
+    struct tree_key key;
+    bool is_known;            /* it is remembered to be whole, and not looked into */
+    uint64_t needs;           /* others, as bits: some of it was found below those first */
+    struct cas_spread spread; /* of what was found below it first, and of itself */
+};
 
 struct walk {
     struct tree_cache *cache;
@@ -27,6 +37,9 @@ struct walk {
     struct digest_set directories; /* found; those in front have been looked into */
     size_t *roots; /* of directories: the one below which it was found first, or itself */
     size_t root_capacity;
+    struct cas_spread spread; /* of what is in none of the following */
+    size_t asked_count;
+    struct asked asked[ASKED_MAX]; /* the first of the directories */
     struct digest_set absent;
     struct tree_missing *missing;
 };
@@ -36,6 +49,9 @@ static void walk_fini(struct walk *walk)
     digest_set_fini(&walk->directories);
     digest_set_fini(&walk->absent);
     free(walk->roots);
+    cas_spread_fini(&walk->spread);
+    for (size_t i = 0; i < walk->asked_count; i++)
+        cas_spread_fini(&walk->asked[i].spread);
 }
 
 static int note_missing(struct walk *walk, const struct digest *digest, size_t root,
@@ -55,6 +71,16 @@ static int note_missing(struct walk *walk, const struct digest *digest, size_t r
     return 0;
 }
 
+/* A directory that was found before is now found below ROOT. */
+static void note_shared(struct walk *walk, const struct digest *digest, size_t root)
+{
+    if (root >= walk->asked_count)
+        return;
+    size_t first = walk->roots[digest_set_index(&walk->directories, digest)];
+    if (first != root)
+        walk->asked[root].needs |= (uint64_t)1 << first;
+}
+
 static int note_directory(struct walk *walk, const struct digest *digest, size_t root,
                           struct err *err)
 {
@@ -64,8 +90,10 @@ static int note_directory(struct walk *walk, const struct digest *digest, size_t
         return 0;
     if (digest_set_add(set, digest, &added, err) != 0)
         return -(int)err->code;
-    if (!added)
+    if (!added) {
+        note_shared(walk, digest, root);
         return 0;
+    }
     if (set->count > TREE_DIRECTORIES_MAX)
         return err_set(err, ERR_INVALID, "a tree has more than %d directories",
                        TREE_DIRECTORIES_MAX);
@@ -86,14 +114,15 @@ static int look_up(struct walk *walk, const struct digest *digests, size_t count
 {
     enum cas_presence presence[BATCH];
     assert(count <= BATCH);
-    struct cas *cas = tree_cache_cas(walk->cache);
+    struct cas *cas = walk->cache->cas;
     walk->looked_up += count;
     if (walk->nowait && walk->looked_up > NOWAIT_MAX) {
         walk->unknown = true;
         walk->is_over = true;
         return 0;
     }
-    if (walk->nowait)
+    /* Once it is known that the answer is not known, only what is missing is of interest. */
+    if (walk->nowait || walk->unknown)
         cas_find_nowait(cas, walk->hold, digests, count, presence);
     else
         cas_find_verified(cas, walk->hold, digests, count, presence);
@@ -198,7 +227,7 @@ static int read_directory(struct walk *walk, const struct digest *digest, size_t
     if (buffer == NULL)
         return err_no_memory(err, "a directory");
     int rc;
-    cas_get(tree_cache_cas(walk->cache), walk->hold, &blob, 1, buffer);
+    cas_get(walk->cache->cas, walk->hold, &blob, 1, buffer);
     if (blob.err.code == ERR_NOT_FOUND) {
         rc = note_missing(walk, digest, root, err);
     } else if (blob.err.code != ERR_OK) {
@@ -218,12 +247,20 @@ static int look_into(struct walk *walk, size_t index, struct err *err)
     /* The set moves when it grows. */
     struct digest digest = walk->directories.digests[index];
     size_t root = walk->roots[index];
+    int rc = 0;
+    if (root < walk->asked_count) {
+        walk->hold->spread = &walk->asked[root].spread;
+        /* It was looked up as one of many. */
+        if (root == index)
+            rc = look_up(walk, &digest, 1, false, root, err);
+        if (rc != 0 || walk->is_over)
+            return rc;
+    }
     struct tree_directory *directory = tree_cache_get(walk->cache, &digest);
     if (directory == NULL && walk->nowait) {
         walk->unknown = true;
         return 0;
     }
-    int rc = 0;
     if (directory == NULL)
         rc = read_directory(walk, &digest, root, &directory, err);
     if (directory == NULL)
@@ -245,11 +282,63 @@ static int look_at_known_missing(struct walk *walk, struct err *err)
         enum cas_presence presence;
         if (!tree_cache_missing(walk->cache, &walk->directories.digests[i], &missing))
             continue;
-        cas_find_nowait(tree_cache_cas(walk->cache), walk->hold, &missing, 1, &presence);
+        cas_find_nowait(walk->cache->cas, walk->hold, &missing, 1, &presence);
         if (presence == CAS_ABSENT)
             rc = note_missing(walk, &missing, i, err);
     }
     return rc;
+}
+
+/* --- what is remembered to be whole --- */
+
+/* Of the directories that are asked for, which are remembered to be whole by themselves. */
+static int look_at_known_whole(struct walk *walk, struct err *err)
+{
+    if (walk->directories.count > ASKED_MAX)
+        return 0;
+    for (size_t i = 0; i < walk->directories.count; i++) {
+        struct asked *asked = &walk->asked[walk->asked_count++];
+        const struct tree_list list = {&walk->directories.digests[i], 1, true};
+        int rc = tree_whole_key(&walk->cache->whole, &list, 1, &asked->key, err);
+        if (rc != 0)
+            return rc;
+        asked->is_known = tree_whole_renew(&walk->cache->whole, walk->cache->cas, walk->hold,
+                                           &asked->key, &asked->spread);
+    }
+    return 0;
+}
+
+static bool is_known_whole(const struct walk *walk, size_t index)
+{
+    return index < walk->asked_count && walk->asked[index].is_known;
+}
+
+/* Makes NEEDS name all that is needed by what is needed. */
+static void close_needs(struct walk *walk)
+{
+    for (size_t via = 0; via < walk->asked_count; via++)
+        for (size_t i = 0; i < walk->asked_count; i++)
+            if ((walk->asked[i].needs >> via & 1) != 0)
+                walk->asked[i].needs |= walk->asked[via].needs;
+}
+
+/* All of it was found: remembers that under KEY, and each directory that was asked for. */
+static void remember(struct walk *walk, const struct tree_key *key)
+{
+    const struct cas_spread *spreads[ASKED_MAX + 1];
+    close_needs(walk);
+    for (size_t i = 0; i < walk->asked_count; i++) {
+        size_t count = 0;
+        for (size_t k = 0; k < walk->asked_count; k++)
+            if (k == i || (walk->asked[i].needs >> k & 1) != 0)
+                spreads[count++] = &walk->asked[k].spread;
+        if (!walk->asked[i].is_known)
+            tree_whole_add(&walk->cache->whole, &walk->asked[i].key, spreads, count);
+    }
+    for (size_t i = 0; i < walk->asked_count; i++)
+        spreads[i] = &walk->asked[i].spread;
+    spreads[walk->asked_count] = &walk->spread;
+    tree_whole_add(&walk->cache->whole, key, spreads, walk->asked_count + 1);
 }
 
 static int conclude(const struct walk *walk, struct err *err)
@@ -265,33 +354,53 @@ static int conclude(const struct walk *walk, struct err *err)
     return 0;
 }
 
-static int check(struct walk *walk, const struct tree_list *lists, size_t list_count,
-                 struct err *err)
+static int walk_all(struct walk *walk, const struct tree_list *lists, size_t list_count,
+                    struct err *err)
 {
     int rc = 0;
-    walk->missing->count = 0;
     for (size_t i = 0; rc == 0 && i < list_count; i++)
         rc = look_up_list(walk, &lists[i], err);
     if (rc == 0 && walk->nowait)
         rc = look_at_known_missing(walk, err);
+    if (rc == 0 && !walk->is_over)
+        rc = look_at_known_whole(walk, err);
     /* Without waiting one missing digest is answer enough; else all of them are wanted. */
     for (size_t i = 0; rc == 0 && i < walk->directories.count && !walk->is_over; i++)
-        rc = look_into(walk, i, err);
-    walk_fini(walk);
+        if (!is_known_whole(walk, i))
+            rc = look_into(walk, i, err);
     return rc == 0 ? conclude(walk, err) : rc;
+}
+
+static int check(struct tree_cache *cache, struct cas_hold *hold, bool nowait,
+                 const struct tree_list *lists, size_t list_count, struct tree_missing *missing,
+                 struct err *err)
+{
+    struct tree_key key;
+    assert(hold != NULL);
+    missing->count = 0;
+    int rc = tree_whole_key(&cache->whole, lists, list_count, &key, err);
+    if (rc != 0 || tree_whole_renew(&cache->whole, cache->cas, hold, &key, NULL))
+        return rc;
+    struct walk walk = {.cache = cache, .hold = hold, .nowait = nowait, .missing = missing};
+    struct cas_spread *outer = hold->spread;
+    hold->spread = &walk.spread;
+    rc = walk_all(&walk, lists, list_count, err);
+    hold->spread = outer;
+    if (rc == 0)
+        remember(&walk, &key);
+    walk_fini(&walk);
+    return rc;
 }
 
 int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
                size_t list_count, struct tree_missing *missing, struct err *err)
 {
-    struct walk walk = {.cache = cache, .hold = hold, .missing = missing};
-    return check(&walk, lists, list_count, err);
+    return check(cache, hold, false, lists, list_count, missing, err);
 }
 
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct tree_list *lists, size_t list_count,
                           struct tree_missing *missing, struct err *err)
 {
-    struct walk walk = {.cache = cache, .hold = hold, .missing = missing, .nowait = true};
-    return check(&walk, lists, list_count, err);
+    return check(cache, hold, true, lists, list_count, missing, err);
 }

@@ -16,7 +16,7 @@
 /* What is known of the trees of one CAS. Any thread. */
 struct tree_cache;
 
-/* LIMIT: bytes of memory that it may take. */
+/* LIMIT: bytes of memory that it may take, half of it for directories, half for what was whole. */
 int tree_cache_new(struct cas *cas, size_t limit, struct tree_cache **cache, struct err *err);
 void tree_cache_free(struct tree_cache *cache);
 
@@ -42,18 +42,20 @@ struct tree_list {
 
 /*
  * Checks that all of LISTS is there, each distinct directory once, and renews the life of all of it
- * under HOLD. ERR_PRECONDITION: some are missing, see MISSING. ERR_INVALID: a directory is no
- * Directory message, or larger than one may be; its digest is in the message; or there are too
- * many. ERR_UNAVAILABLE: nothing is known to be missing, but some cannot be read at present. The
- * empty directory is always there. Blocks on the disk unless all is remembered.
+ * under HOLD, whose spread is used meanwhile. ERR_PRECONDITION: some are missing, see MISSING.
+ * ERR_INVALID: a directory is no Directory message, or larger than one may be; its digest is in the
+ * message; or there are too many. ERR_UNAVAILABLE: nothing is known to be missing, but some cannot
+ * be read at present. The empty directory is always there. Blocks on the disk unless all is
+ * remembered. The same lists asked again, and each of a few directories by itself, cost a look at
+ * the segments that hold them.
  */
 int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
                size_t list_count, struct tree_missing *missing, struct err *err);
 
 /*
  * The same without touching the disk, and only until something is found missing: then MISSING has
- * at least one digest, not all. ERR_UNAVAILABLE: not all of it is remembered, or it is more than
- * can be looked up in some milliseconds; ask tree_check.
+ * at least one digest, not all. ERR_UNAVAILABLE: it is not remembered to be whole, and not all of
+ * its directories are, or it is more than can be looked up in some milliseconds; ask tree_check.
  */
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct tree_list *lists, size_t list_count,

@@ -3,32 +3,37 @@
 #ifndef ASSETD_STORE_TREE_PRIVATE_H
 #define ASSETD_STORE_TREE_PRIVATE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/digest_set.h"
 #include "store/tree.h"
+#include "store/tree_memory.h"
+#include "store/tree_whole.h"
 
 /*
  * What one directory names. That follows from its digest alone and never becomes wrong, whatever
  * goes out of the store; so trees that share directories share what is remembered of them.
  */
 struct tree_directory {
-    struct tree_directory *chain; /* of its bucket */
-    struct tree_directory *older; /* in the order of use */
-    struct tree_directory *newer;
+    struct tree_entry entry; /* first */
     struct digest digest;
-    unsigned pins;    /* who looks at it, and the cache itself; freed by the last */
     bool has_missing; /* of the tree below it, this one was missing when it was last checked */
     struct digest missing;
-    size_t bytes; /* of memory */
     size_t directory_count;
     size_t file_count;
     uint8_t children[]; /* sizes and hashes, the directories first; no empty digests */
 };
 
-/* The CAS that the directories are in. */
-struct cas *tree_cache_cas(const struct tree_cache *cache);
+struct tree_cache {
+    struct cas *cas;
+    struct tree_whole whole;
+    struct tree_memory directories;
+    struct digest_keys keys;      /* of the directories */
+    pthread_mutex_t missing_lock; /* of what is missing below each of them */
+};
 
 /* A directory of its own, with room for its children and one pin; NULL when memory is out. */
 struct tree_directory *tree_directory_new(const struct digest *digest, size_t directory_count,

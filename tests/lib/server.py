@@ -15,6 +15,7 @@ from lib.client import Client
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 ASSETD = os.environ.get("ASSETD", str(CHECKOUT / "build" / "assetd"))
+ASSETCTL = str(pathlib.Path(ASSETD).with_name("assetctl"))
 
 # Seconds after which what does not come is a failure; nothing is expected to come near it.
 PATIENCE = 60

@@ -21,7 +21,12 @@ static struct scratch scratch;
 static pid_t scratch_owner; /* 0 while there is none */
 static char paths[FAKE_INSTANCES][PATH_MAX];
 static struct conf_instance instances[FAKE_INSTANCES];
-static struct conf conf = {.instances = instances, .instance_count = FAKE_INSTANCES};
+static struct conf_listener listeners[] = {
+    {.access = CONF_ACCESS_WRITE, .instances = {.any = true}}}; /* so that all are written */
+static struct conf conf = {.listeners = listeners,
+                           .listener_count = 1,
+                           .instances = instances,
+                           .instance_count = FAKE_INSTANCES};
 static struct arena blobs;
 
 struct services fake_services = {.conf = &conf};

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/asset_file.h"
+
 atomic_int_fast64_t site_clock;
 
 int64_t site_now(void)
@@ -38,8 +40,11 @@ int site_tear_down(void **state)
 
 int site_try_open(struct site *site, int64_t quota, int64_t expire_after)
 {
-    struct asset_index_options options = {
-        .path = site->scratch.path, .quota = quota, .expire_after = expire_after, .now = site_now};
+    struct asset_index_options options = {.path = site->scratch.path,
+                                          .quota = quota,
+                                          .expire_after = expire_after,
+                                          .now = site_now,
+                                          .may_write = true};
     return asset_index_open(&options, &site->index, &site->err);
 }
 
@@ -62,11 +67,27 @@ struct asset_index_stats site_stats(struct site *site)
     return stats;
 }
 
-int64_t site_file_size(struct site *site)
+uint64_t site_file_number(struct site *site)
 {
     char path[PATH_MAX];
+    uint64_t number;
+    int fd = open(scratch_path(&site->scratch, "index", path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(asset_file_newest(fd, &number, &site->err), 0);
+    (void)close(fd);
+    return number;
+}
+
+int64_t site_file_size(struct site *site)
+{
+    char name[ASSET_FILE_NAME_SIZE];
+    char path[PATH_MAX];
     struct stat st;
-    assert_int_equal(stat(scratch_path(&site->scratch, "index/data.mdb", path), &st), 0);
+    asset_file_name(site_file_number(site), name);
+    scratch_path(&site->scratch, "index/", path);
+    assert_true(strlen(path) + strlen(name) < sizeof(path));
+    (void)strcat(path, name);
+    assert_int_equal(stat(path, &st), 0);
     return st.st_size;
 }
 

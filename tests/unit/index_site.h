@@ -41,6 +41,9 @@ int site_try_open(struct site *site, int64_t quota, int64_t expire_after);
 void site_open(struct site *site, int64_t quota, int64_t expire_after);
 void site_close(struct site *site);
 struct asset_index_stats site_stats(struct site *site);
+
+/* Of the newest file of assets. */
+uint64_t site_file_number(struct site *site);
 int64_t site_file_size(struct site *site);
 
 /* Asset NUMBER has a content of that size, and is pushed and fetched now. */

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "scratch.h"
-#include "store/cas.h"
+#include "store/cas_private.h"
 
 enum { KIB = 1024, MIB = 1024 * 1024 };
 
@@ -25,7 +25,8 @@ struct store {
 static inline void store_open(struct store *store, int64_t quota)
 {
     struct err err;
-    const struct cas_options options = {.path = store->scratch.path, .quota = quota};
+    const struct cas_options options = {
+        .path = store->scratch.path, .quota = quota, .may_write = true};
     if (cas_open(&options, &store->cas, &err) != 0)
         fail_msg("%s", err.msg);
 }
@@ -62,7 +63,7 @@ static inline int store_teardown(void **state)
 /* A blob of SIZE bytes that SEED tells from others; to be freed. */
 static inline uint8_t *make_blob(size_t size, uint64_t seed, struct digest *digest)
 {
-    uint8_t *data = malloc(size + 8);
+    uint8_t *data = calloc(1, size + 8);
     uint64_t random = seed * 2 + 1;
     if (data == NULL)
         abort();
@@ -117,24 +118,63 @@ static inline bool is_there(struct cas *cas, const struct digest *digest)
     return present;
 }
 
-/* The path of a blob's file, below the temporary folder. Returns PATH. */
-static inline char *blob_path(const struct digest *digest, char path[PATH_MAX])
+static inline enum cas_presence presence_of(struct cas *cas, const struct digest *digest)
 {
-    char hex[2 * DIGEST_HASH_MAX + 1];
-    (void)snprintf(path, PATH_MAX, "cas/blobs/%s-%s-%lld", digest_function_name(digest->function),
-                   digest_hex(digest, hex), (long long)digest->size);
-    return path;
+    enum cas_presence presence;
+    cas_find_nowait(cas, NULL, digest, 1, &presence);
+    return presence;
 }
 
-/* What the state file says. Returns TEXT. */
-static inline char *state_of(const struct scratch *scratch, char text[128])
+static inline enum cas_presence verified_presence_of(struct cas *cas, const struct digest *digest)
+{
+    enum cas_presence presence;
+    cas_find_verified(cas, NULL, digest, 1, &presence);
+    return presence;
+}
+
+static inline struct cas_segment *segment_of(struct cas *cas, const struct digest *digest)
+{
+    struct cas_found found;
+    assert_int_not_equal(cas_look_up(cas, NULL, digest, &found), CAS_ABSENT);
+    return cas_segment_find(&cas->shared, cas_place_number(found.place));
+}
+
+/* Where the payload of a blob begins, in which file below the temporary folder. */
+static inline off_t blob_place(struct store *store, const struct digest *digest,
+                               char path[PATH_MAX])
+{
+    struct cas_found found;
+    if (cas_look_up(store->cas, NULL, digest, &found) == CAS_ABSENT)
+        fail_msg("the blob is not there");
+    (void)snprintf(path, PATH_MAX, "cas/log/%016llx",
+                   (unsigned long long)cas_place_number(found.place));
+    return (off_t)(cas_place_offset(found.place) + cas_record_header_size(digest->function));
+}
+
+/* Turns over one byte of the file of a blob, at OFFSET from where its payload begins. */
+static inline void blob_flip(struct store *store, const struct digest *digest, off_t offset)
 {
     char path[PATH_MAX];
-    FILE *file = fopen(scratch_path(scratch, "cas/state", path), "r");
-    assert_non_null(file);
-    assert_non_null(fgets(text, 128, file));
-    (void)fclose(file);
-    return text;
+    off_t begin = blob_place(store, digest, path);
+    scratch_flip(&store->scratch, path, begin + offset);
+}
+
+/* Bytes of all files of the log. */
+static inline off_t log_bytes(const struct store *store)
+{
+    off_t bytes = 0;
+    uint32_t index = 0;
+    const struct cas_segment *segment;
+    while ((segment = cas_segment_next(&store->cas->shared, &index)) != NULL) {
+        char name[64];
+        char path[PATH_MAX];
+        struct stat st;
+        (void)snprintf(name, sizeof(name), "cas/log/%016llx",
+                       (unsigned long long)atomic_load(&segment->number));
+        assert_int_equal(stat(scratch_path(&store->scratch, name, path), &st), 0);
+        bytes += st.st_size;
+    }
+    return bytes;
 }
 
 static inline struct cas_stats stats_of(struct cas *cas)

@@ -179,8 +179,10 @@ static void test_a_hundred_thousand_references(void **state)
 
     /* More than a quarter of what a small index may hold. */
     char path[PATH_MAX];
-    struct asset_index_options options = {
-        .path = scratch_path(&site->scratch, "small", path), .quota = 8 * MIB, .now = site_now};
+    struct asset_index_options options = {.path = scratch_path(&site->scratch, "small", path),
+                                          .quota = 8 * MIB,
+                                          .now = site_now,
+                                          .may_write = true};
     assert_int_equal(asset_index_open(&options, &site->index, &site->err), 0);
     site_put_number(site, 1);
     assert_int_equal(site_write(site, &key, 1, &asset), ERR_EXHAUSTED);
@@ -241,7 +243,7 @@ static void test_each_visits_all_once(void **state)
 
 /* --- opening --- */
 
-static void test_a_second_opening_is_refused(void **state)
+static void test_a_second_opening_in_the_same_process_is_refused(void **state)
 {
     struct site *site = *state;
     site_open(site, MIB, 0);
@@ -384,7 +386,7 @@ int main(void)
         INDEX_TEST(test_one_write_has_many_keys_and_removes_them),
         INDEX_TEST(test_a_hundred_thousand_references),
         INDEX_TEST(test_each_visits_all_once),
-        INDEX_TEST(test_a_second_opening_is_refused),
+        INDEX_TEST(test_a_second_opening_in_the_same_process_is_refused),
         INDEX_TEST(test_a_newer_format_is_refused),
         INDEX_TEST(test_a_file_that_is_no_database_is_refused),
         INDEX_TEST(test_many_submitters),

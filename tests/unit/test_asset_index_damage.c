@@ -204,6 +204,32 @@ static void test_another_name_under_the_same_hash_is_a_miss(void **state)
     asset_name_fini(&other);
 }
 
+/* A copy of a store may have lost the blocks that hold zeros; without them a full disk would end
+ * the process. */
+static void test_lost_blocks_are_taken_again(void **state)
+{
+    struct site *site = *state;
+    struct stat whole;
+    struct stat st;
+    char path[PATH_MAX];
+    site_open(site, MIB, HOUR);
+    site_put_number(site, 1);
+    site_close(site);
+    (void)scratch_path(&site->scratch, "index/shared", path);
+    assert_int_equal(stat(path, &whole), 0);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(
+        fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, whole.st_size - 8192), 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks < whole.st_blocks);
+    site_open(site, MIB, HOUR);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks >= whole.st_blocks);
+    assert_true(site_has_number(site, 1));
+    site_close(site);
+    (void)close(fd);
+}
+
 int main(void)
 {
 #define INDEX_TEST(name) cmocka_unit_test_setup_teardown(name, site_set_up, site_tear_down)
@@ -212,6 +238,7 @@ int main(void)
         INDEX_TEST(test_damage_of_the_file_is_no_miss),
         INDEX_TEST(test_no_bytes_crash_the_reader),
         INDEX_TEST(test_another_name_under_the_same_hash_is_a_miss),
+        INDEX_TEST(test_lost_blocks_are_taken_again),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

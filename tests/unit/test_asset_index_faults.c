@@ -132,7 +132,7 @@ static void on_landed(struct asset_write *write, const struct err *err)
 /* Writes number after number until it is killed. */
 static void write_for_ever(const char *path, uint64_t number, int pipe)
 {
-    struct asset_index_options options = {.path = path, .quota = 64 * MIB};
+    struct asset_index_options options = {.path = path, .quota = 64 * MIB, .may_write = true};
     struct asset_index *index;
     struct err err;
     sem_t landed[IN_FLIGHT];
@@ -299,16 +299,19 @@ static void *rewrite(void *argument)
 static void test_readers_go_on_while_the_file_is_written_anew(void **state)
 {
     struct site *site = *state;
+    static const struct store_kind kind = {"index", ASSET_FORMAT, ASSET_FORMAT};
     struct store_directory directory;
+    struct asset_shared shared;
     struct rewriting rewriting = {.rc = 1};
     struct MDB_txn *txn;
     pthread_t thread;
     site_open(site, 4 * MIB, 0);
     site_fill(site, 0, 1000);
     site_close(site);
-    assert_int_equal(
-        store_directory_open(site->scratch.path, "index", ASSET_FORMAT, &directory, &site->err), 0);
-    assert_int_equal(asset_db_open(&directory, 4 * MIB, &rewriting.db, &site->err), 0);
+    assert_int_equal(store_directory_open(site->scratch.path, &kind, &directory, &site->err), 0);
+    assert_int_equal(asset_shared_open(&directory, &shared, &site->err), 0);
+    assert_int_equal(asset_db_open(&directory, &shared, 4 * MIB, true, &rewriting.db, &site->err),
+                     0);
     (void)sem_init(&rewriting.halt.begun, 0, 0);
     (void)sem_init(&rewriting.halt.go_on, 0, 0);
     atomic_store(&halt, &rewriting.halt);
@@ -316,16 +319,17 @@ static void test_readers_go_on_while_the_file_is_written_anew(void **state)
     while (sem_wait(&rewriting.halt.begun) != 0)
         continue;
     assert_int_equal(asset_db_read_begin(rewriting.db, &txn, &site->err), 0);
-    assert_int_equal(asset_db_count(rewriting.db, txn, ASSET_ROWS), 1000);
+    assert_int_equal(asset_env_count(txn, ASSET_ROWS), 1000);
     asset_db_read_end(rewriting.db, txn);
     (void)sem_post(&rewriting.halt.go_on);
     (void)pthread_join(thread, NULL);
     assert_false(rewriting.halt.is_late);
     assert_int_equal(rewriting.rc, 0);
     assert_int_equal(asset_db_read_begin(rewriting.db, &txn, &site->err), 0);
-    assert_int_equal(asset_db_count(rewriting.db, txn, ASSET_ROWS), 1000);
+    assert_int_equal(asset_env_count(txn, ASSET_ROWS), 1000);
     asset_db_read_end(rewriting.db, txn);
     asset_db_close(rewriting.db);
+    asset_shared_close(&shared);
     store_directory_close(&directory);
 }
 

@@ -199,6 +199,20 @@ static void malformed_digests_are_refused(void **state)
     assert_int_equal(digest_parse(DIGEST_UNKNOWN, good, 64, 1, &digest, &err), -ERR_INVALID);
     assert_int_equal(digest_parse(DIGEST_SHA256, upper, 64, 1, &digest, &err), -ERR_INVALID);
     assert_int_equal(digest_parse(DIGEST_SHA256, "zz", 2, 1, &digest, &err), -ERR_INVALID);
+    /* Each character, as the upper and the lower half of the first and the last byte. */
+    for (int c = 0; c < 256; c++) {
+        bool is_digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+        for (size_t i = 0; i < 4; i++) {
+            static const size_t positions[] = {0, 1, 62, 63};
+            char text[65], hex[2 * DIGEST_HASH_MAX + 1];
+            memcpy(text, good, sizeof(text));
+            text[positions[i]] = (char)c;
+            int rc = digest_parse(DIGEST_SHA256, text, 64, 1, &digest, &err);
+            assert_int_equal(rc, is_digit ? 0 : -ERR_INVALID);
+            if (is_digit)
+                assert_string_equal(digest_hex(&digest, hex), text);
+        }
+    }
 }
 
 /* --- UTF-8 --- */

@@ -1,12 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A CAS as its callers see it: what is stored is found and read, and nothing else is. */
-#include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/resource.h>
-
-#include "store/cas_file.h"
-#include "store/cas_table.h"
 #include "store_blobs.h"
 
 static int open_store(void **state)
@@ -38,32 +31,141 @@ static void test_put_find_get_delete(void **state)
         assert_int_equal(get_blob(store->cas, sizes[i], i), ERR_OK);
     }
     assert_int_equal(stats_of(store->cas).blobs, SIZES);
-    uint64_t before = stats_of(store->cas).bytes;
     assert_int_equal(cas_delete(store->cas, &digests[0], &err), 0);
     assert_int_equal(cas_delete(store->cas, &digests[0], &err), -ERR_NOT_FOUND);
     assert_false(is_there(store->cas, &digests[0]));
     assert_int_equal(get_blob(store->cas, sizes[0], 0), ERR_NOT_FOUND);
-    assert_true(stats_of(store->cas).bytes < before);
+    assert_int_equal(stats_of(store->cas).blobs, SIZES - 1);
+    assert_int_equal(put_blob(store->cas, NULL, sizes[0], 0, &digests[0]), ERR_OK);
+    assert_int_equal(get_blob(store->cas, sizes[0], 0), ERR_OK);
+    store_reopen(store, 64 * MIB);
+    for (size_t i = 0; i < SIZES; i++)
+        assert_int_equal(get_blob(store->cas, sizes[i], i), ERR_OK);
+    assert_int_equal(stats_of(store->cas).blobs, SIZES);
 }
 
-static void test_batches_are_read_one_behind_the_other(void **state)
+/* --- batches --- */
+
+enum { MANY = 300 };
+
+/* Blobs of some sizes, and their bytes one behind the other. */
+struct many {
+    struct cas_blob blobs[MANY];
+    uint8_t *bytes[MANY];
+    size_t total;
+};
+
+static struct many *make_many(size_t (*size_of)(size_t))
+{
+    struct many *many = calloc(1, sizeof(*many));
+    for (size_t i = 0; i < MANY; i++) {
+        size_t size = size_of(i);
+        many->bytes[i] = make_blob(size, 1000 + i, &many->blobs[i].digest);
+        many->blobs[i].data = (struct span){many->bytes[i], size};
+        many->total += size;
+    }
+    return many;
+}
+
+static void free_many(struct many *many)
+{
+    for (size_t i = 0; i < MANY; i++)
+        free(many->bytes[i]);
+    free(many);
+}
+
+/* Some are small, some end runs, and some are larger than any run. */
+static size_t mixed_size(size_t index)
+{
+    if (index % 50 == 49)
+        return 100 * 1000 + index;
+    return index % 7 == 0 ? 20 * 1000 : 100 + index;
+}
+
+/* Reads the blobs of INDICES and compares them. */
+static void get_many(struct cas *cas, const struct many *many, const size_t *indices, size_t count)
+{
+    struct cas_blob *blobs = calloc(count, sizeof(blobs[0]));
+    size_t total = 1;
+    for (size_t i = 0; i < count; i++) {
+        blobs[i].digest = many->blobs[indices[i]].digest;
+        total += (size_t)blobs[i].digest.size;
+    }
+    uint8_t *buffer = malloc(total);
+    cas_get(cas, NULL, blobs, count, buffer);
+    uint8_t *expected = buffer;
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(blobs[i].err.code, ERR_OK);
+        assert_ptr_equal(blobs[i].data.data, expected);
+        assert_int_equal(blobs[i].data.size, blobs[i].digest.size);
+        assert_memory_equal(blobs[i].data.data, many->bytes[indices[i]], blobs[i].data.size);
+        expected += blobs[i].data.size;
+    }
+    free(buffer);
+    free(blobs);
+}
+
+static void test_batches_of_all_sizes(void **state)
 {
     struct store *store = *state;
-    struct cas_blob blobs[3];
-    uint8_t buffer[300];
-    struct digest absent;
-    assert_int_equal(put_blob(store->cas, NULL, 100, 1, &blobs[0].digest), ERR_OK);
-    free(make_blob(100, 2, &absent));
-    blobs[1].digest = absent;
-    assert_int_equal(put_blob(store->cas, NULL, 100, 3, &blobs[2].digest), ERR_OK);
-    cas_get(store->cas, NULL, blobs, 3, buffer);
+    struct many *many = make_many(mixed_size);
+    size_t indices[MANY];
+    cas_put(store->cas, NULL, many->blobs, MANY);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(many->blobs[i].err.code, ERR_OK);
+    assert_int_equal(stats_of(store->cas).blobs, MANY);
+    for (size_t i = 0; i < MANY; i++)
+        indices[i] = i;
+    get_many(store->cas, many, indices, MANY);
+    /* Backwards, some twice, and across each other. */
+    for (size_t i = 0; i < MANY; i++)
+        indices[i] = MANY - 1 - i;
+    get_many(store->cas, many, indices, MANY);
+    for (size_t i = 0; i < MANY; i++)
+        indices[i] = i * 7 % 100;
+    get_many(store->cas, many, indices, MANY);
+    free_many(many);
+}
+
+static void test_a_miss_or_a_broken_one_costs_the_others_nothing(void **state)
+{
+    struct store *store = *state;
+    struct cas_blob blobs[4];
+    uint8_t buffer[400];
+    for (uint64_t i = 0; i < 4; i++) {
+        free(make_blob(100, i, &blobs[i].digest));
+        if (i != 1)
+            assert_int_equal(put_blob(store->cas, NULL, 100, i, &blobs[i].digest), ERR_OK);
+    }
+    blob_flip(store, &blobs[2].digest, 50);
+    cas_get(store->cas, NULL, blobs, 4, buffer);
     assert_int_equal(blobs[0].err.code, ERR_OK);
     assert_int_equal(blobs[1].err.code, ERR_NOT_FOUND);
-    assert_int_equal(blobs[2].err.code, ERR_OK);
+    assert_int_equal(blobs[2].err.code, ERR_NOT_FOUND);
+    assert_int_equal(blobs[3].err.code, ERR_OK);
+    assert_int_equal(blobs[1].data.size, 0);
     struct digest digest;
-    uint8_t *third = make_blob(100, 3, &digest);
-    assert_memory_equal(blobs[2].data.data, third, 100);
-    free(third);
+    uint8_t *last = make_blob(100, 3, &digest);
+    assert_memory_equal(blobs[3].data.data, last, 100);
+    free(last);
+    assert_int_equal(stats_of(store->cas).broken, 1);
+}
+
+static void test_what_comes_twice_in_a_batch_is_stored_once(void **state)
+{
+    struct store *store = *state;
+    struct cas_blob blobs[6];
+    struct digest digest;
+    uint8_t *bytes = make_blob(1000, 1, &digest);
+    for (size_t i = 0; i < 6; i++)
+        blobs[i] = (struct cas_blob){.digest = digest, .data = {bytes, 1000}};
+    blobs[4].data.size = 999; /* it is for itself that each fails */
+    cas_put(store->cas, NULL, blobs, 6);
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(blobs[i].err.code, i == 4 ? ERR_INVALID : ERR_OK);
+    assert_int_equal(atomic_load(&segment_of(store->cas, &digest)->records), 1);
+    assert_int_equal(stats_of(store->cas).blobs, 1);
+    free(bytes);
 }
 
 static void test_wrong_content_is_refused(void **state)
@@ -114,6 +216,8 @@ static void test_the_empty_blob_is_always_there(void **state)
         assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
         assert_int_equal(cas_writer_append(writer, "x", 1, &err), -ERR_INVALID);
         assert_int_equal(cas_writer_commit(writer, &err), 0);
+        assert_int_equal(cas_delete(store->cas, &digest, &err), -ERR_NOT_FOUND);
+        assert_true(is_there(store->cas, &digest));
     }
     assert_int_equal(stats_of(store->cas).blobs, 0);
 }
@@ -129,29 +233,76 @@ static void test_other_functions(void **state)
         assert_int_equal(put_bytes(store->cas, NULL, &digests[i], "text", 4), ERR_OK);
     }
     store_reopen(store, 64 * MIB);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < 3; i++) {
+        uint8_t text[4];
+        struct cas_blob blob = {.digest = digests[i]};
         assert_true(is_there(store->cas, &digests[i]));
+        cas_get(store->cas, NULL, &blob, 1, text);
+        assert_int_equal(blob.err.code, ERR_OK);
+        assert_memory_equal(text, "text", 4);
+    }
 }
 
-static void test_a_writer_publishes_at_its_end(void **state)
+static void test_no_blob_has_such_a_size(void **state)
 {
     struct store *store = *state;
     struct digest digest;
     struct cas_writer *writer;
     struct err err;
-    const size_t size = 3 * CAS_CHUNK + 17;
-    uint8_t *data = make_blob(size, 5, &digest);
+    /* The size of one that is there, in the bits that a key has for it. */
+    assert_int_equal(put_blob(store->cas, NULL, 10, 1, &digest), ERR_OK);
+    const int64_t huge[] = {CAS_BLOB_MAX + 1, ((int64_t)1 << 56) + 10, ((int64_t)1 << 62) + 10,
+                            INT64_MAX};
+    for (size_t i = 0; i < sizeof(huge) / sizeof(huge[0]); i++) {
+        struct cas_reader *reader;
+        digest.size = huge[i];
+        assert_int_equal(presence_of(store->cas, &digest), CAS_ABSENT);
+        assert_int_equal(verified_presence_of(store->cas, &digest), CAS_ABSENT);
+        assert_false(is_there(store->cas, &digest));
+        assert_int_equal(cas_reader_open(store->cas, &digest, &reader, &err), -ERR_NOT_FOUND);
+        assert_int_equal(cas_delete(store->cas, &digest, &err), -ERR_NOT_FOUND);
+        assert_int_equal(put_bytes(store->cas, NULL, &digest, "x", 1), ERR_INVALID);
+        assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), -ERR_EXHAUSTED);
+    }
+    digest.size = CAS_BLOB_MAX;
+    assert_false(is_there(store->cas, &digest));
+    assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), -ERR_EXHAUSTED);
+    digest.size = 0;
+    assert_false(is_there(store->cas, &digest));
+}
+
+/* --- writers --- */
+
+static void write_in_pieces(struct store *store, size_t size, size_t piece, uint64_t seed)
+{
+    struct digest digest;
+    struct cas_writer *writer;
+    struct err err;
+    uint8_t *data = make_blob(size, seed, &digest);
     assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
     for (size_t done = 0; done < size;) {
-        size_t take = size - done < 10007 ? size - done : 10007;
+        size_t take = size - done < piece ? size - done : piece;
         assert_int_equal(cas_writer_append(writer, data + done, take, &err), 0);
         assert_false(is_there(store->cas, &digest));
         done += take;
     }
     assert_int_equal(cas_writer_append(writer, "x", 1, &err), -ERR_INVALID);
     assert_int_equal(cas_writer_commit(writer, &err), 0);
-    assert_int_equal(get_blob(store->cas, size, 5), ERR_OK);
+    assert_int_equal(get_blob(store->cas, size, seed), ERR_OK);
     free(data);
+}
+
+static void test_a_writer_publishes_at_its_end(void **state)
+{
+    static const size_t pieces[] = {10007, CAS_CHUNK, 300 * 1000, 4 * MIB};
+    static const size_t totals[] = {100,           200 * 1000,        256 * KIB,
+                                    256 * KIB + 1, 7 * CAS_CHUNK + 9, 3 * MIB};
+    struct store *store = *state;
+    uint64_t seed = 5;
+    for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++)
+        for (size_t k = 0; k < sizeof(pieces) / sizeof(pieces[0]); k++)
+            write_in_pieces(store, totals[i], pieces[k], seed++);
+    assert_int_equal(stats_of(store->cas).blobs, seed - 5);
 }
 
 static void test_a_writer_that_fails_leaves_nothing(void **state)
@@ -160,15 +311,19 @@ static void test_a_writer_that_fails_leaves_nothing(void **state)
     struct digest digest;
     struct cas_writer *writer;
     struct err err;
-    uint64_t before = stats_of(store->cas).bytes;
     uint8_t *data = make_blob(MIB, 5, &digest);
+    /* The first one leaves the empty segment that was begun for it. */
     assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
-    assert_true(scratch_exists(&store->scratch, "cas/uploads/0"));
+    uint64_t during = stats_of(store->cas).bytes;
     assert_int_equal(cas_writer_append(writer, data, MIB / 2, &err), 0);
+    assert_true(log_bytes(store) > MIB / 2);
     cas_writer_abort(writer);
-    assert_false(scratch_exists(&store->scratch, "cas/uploads/0"));
+    assert_int_equal(log_bytes(store), CAS_SEGMENT_HEADER);
+    uint64_t before = stats_of(store->cas).bytes;
+    assert_true(before < during);
     /* Too short. */
     assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
+    assert_int_equal(stats_of(store->cas).bytes, during);
     assert_int_equal(cas_writer_append(writer, data, MIB / 2, &err), 0);
     assert_int_equal(cas_writer_commit(writer, &err), -ERR_INVALID);
     /* Other bytes. */
@@ -176,10 +331,18 @@ static void test_a_writer_that_fails_leaves_nothing(void **state)
     assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
     assert_int_equal(cas_writer_append(writer, data, MIB, &err), 0);
     assert_int_equal(cas_writer_commit(writer, &err), -ERR_INVALID);
-    assert_false(scratch_exists(&store->scratch, "cas/uploads/1"));
-    assert_false(scratch_exists(&store->scratch, "cas/uploads/2"));
+    assert_int_equal(log_bytes(store), CAS_SEGMENT_HEADER);
     assert_false(is_there(store->cas, &digest));
     assert_int_equal(stats_of(store->cas).bytes, before);
+    /* A small one takes nothing before its end. */
+    struct digest small;
+    uint8_t *few = make_blob(1000, 6, &small);
+    assert_int_equal(cas_writer_open(store->cas, &small, &writer, &err), 0);
+    assert_int_equal(cas_writer_append(writer, few, 999, &err), 0);
+    assert_int_equal(cas_writer_commit(writer, &err), -ERR_INVALID);
+    assert_int_equal(stats_of(store->cas).bytes, before);
+    assert_int_equal(log_bytes(store), CAS_SEGMENT_HEADER);
+    free(few);
     free(data);
 }
 
@@ -200,6 +363,7 @@ static void test_two_writers_of_one_blob(void **state)
     uint64_t after_first = stats_of(store->cas).bytes;
     assert_int_equal(cas_writer_commit(second, &err), 0);
     assert_true(stats_of(store->cas).bytes < after_first);
+    assert_int_equal(stats_of(store->cas).blobs, 1);
     /* One that begins when the blob is there takes no room, and is verified. */
     uint64_t before = stats_of(store->cas).bytes;
     assert_int_equal(cas_writer_open(store->cas, &digest, &third, &err), 0);
@@ -218,6 +382,8 @@ static void test_two_writers_of_one_blob(void **state)
     assert_false(is_there(store->cas, &digest));
     free(data);
 }
+
+/* --- readers --- */
 
 static void test_a_reader_reads_any_part(void **state)
 {
@@ -239,348 +405,78 @@ static void test_a_reader_reads_any_part(void **state)
                  {CAS_CHUNK - 1, 2},
                  {CAS_CHUNK, CAS_CHUNK},
                  {70 * CAS_CHUNK + 5, 3 * CAS_CHUNK},
+                 {10 * CAS_CHUNK - 1, 9 * CAS_CHUNK + 2},
                  {5, 10},
+                 {5, size - 5},
+                 {5, size - 6},
+                 {60 * CAS_CHUNK, size - 60 * CAS_CHUNK},
                  {size - 1, 1},
+                 {size - 99, 98},
                  {size, 0}};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        memset(buffer, 0, size);
         assert_int_equal(
             cas_reader_read(reader, (int64_t)parts[i].offset, buffer, parts[i].size, &err), 0);
         assert_memory_equal(buffer, data + parts[i].offset, parts[i].size);
     }
-    /* Who reads a blob that is removed goes on, and the room counts until the end. */
-    uint64_t before = stats_of(store->cas).bytes;
+    /* Who reads a blob that is removed goes on. */
     assert_int_equal(cas_delete(store->cas, &digest, &err), 0);
     assert_int_equal(cas_reader_read(reader, 0, buffer, size, &err), 0);
     assert_memory_equal(buffer, data, size);
-    assert_int_equal(stats_of(store->cas).bytes, before);
     cas_reader_close(reader);
-    assert_true(stats_of(store->cas).bytes < before);
     free(buffer);
     free(data);
 }
 
-static void test_a_flipped_bit_ends_the_blob(void **state)
+static void test_a_reader_follows_a_blob_that_is_carried(void **state)
 {
     struct store *store = *state;
     struct digest digest;
     struct cas_reader *reader;
+    struct cas_found found;
+    struct cas_found copy;
     struct err err;
-    char path[PATH_MAX];
-    uint8_t buffer[100];
-    const size_t size = 4 * CAS_CHUNK + 100;
-    const off_t places[] = {0, 2 * CAS_CHUNK + 9, (off_t)size - 1, (off_t)size + 1};
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        assert_int_equal(put_blob(store->cas, NULL, size, 3, &digest), ERR_OK);
-        scratch_flip(&store->scratch, blob_path(&digest, path), places[i]);
-        assert_int_equal(get_blob(store->cas, size, 3), ERR_NOT_FOUND);
-        assert_false(is_there(store->cas, &digest));
-        assert_false(scratch_exists(&store->scratch, path));
-        assert_int_equal(stats_of(store->cas).broken, i + 1);
-    }
-    /* A reader hands out the chunks that are sound, and no other. */
-    assert_int_equal(put_blob(store->cas, NULL, size, 3, &digest), ERR_OK);
-    scratch_flip(&store->scratch, blob_path(&digest, path), CAS_CHUNK + 1000);
+    uint8_t *data = make_blob(5 * CAS_CHUNK, 9, &digest);
+    uint8_t *buffer = malloc(5 * CAS_CHUNK);
+    assert_int_equal(put_bytes(store->cas, NULL, &digest, data, 5 * CAS_CHUNK), ERR_OK);
     assert_int_equal(cas_reader_open(store->cas, &digest, &reader, &err), 0);
-    assert_int_equal(cas_reader_read(reader, 10, buffer, 100, &err), 0);
-    assert_int_equal(cas_reader_read(reader, CAS_CHUNK, buffer, 100, &err), -ERR_NOT_FOUND);
-    assert_false(is_there(store->cas, &digest));
-    cas_reader_close(reader);
-    assert_int_equal(stats_of(store->cas).blobs, 0);
-    /* It can be stored again. */
-    assert_int_equal(put_blob(store->cas, NULL, size, 3, &digest), ERR_OK);
-    assert_int_equal(get_blob(store->cas, size, 3), ERR_OK);
-}
-
-static void test_a_short_or_lost_or_swapped_file_ends_the_blob(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    struct digest other;
-    char path[PATH_MAX];
-    char joined[PATH_MAX];
-    char other_path[PATH_MAX];
-    char other_joined[PATH_MAX];
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 1, &digest), ERR_OK);
-    scratch_path(&store->scratch, blob_path(&digest, path), joined);
-    assert_int_equal(truncate(joined, 99999), 0);
-    assert_int_equal(get_blob(store->cas, 100000, 1), ERR_NOT_FOUND);
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 1, &digest), ERR_OK);
-    assert_int_equal(unlink(joined), 0);
-    assert_int_equal(get_blob(store->cas, 100000, 1), ERR_NOT_FOUND);
-    assert_false(is_there(store->cas, &digest));
-    /* A sound file in the place of another is not what the digest says. */
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 1, &digest), ERR_OK);
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 2, &other), ERR_OK);
-    scratch_path(&store->scratch, blob_path(&other, other_path), other_joined);
-    assert_int_equal(rename(other_joined, joined), 0);
-    assert_int_equal(get_blob(store->cas, 100000, 1), ERR_NOT_FOUND);
-}
-
-static void test_an_upload_whose_file_is_gone_gives_its_room_back(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    struct cas_writer *writer;
-    struct err err;
-    char path[PATH_MAX];
-    uint64_t before = stats_of(store->cas).bytes;
-    free(make_blob(MIB, 5, &digest));
-    assert_int_equal(cas_writer_open(store->cas, &digest, &writer, &err), 0);
-    assert_int_equal(unlink(scratch_path(&store->scratch, "cas/uploads/0", path)), 0);
-    cas_writer_abort(writer);
-    assert_int_equal(stats_of(store->cas).bytes, before);
-}
-
-/* Of those who can store, some may choose what: not to the cost of the others. */
-static void test_hashes_that_begin_alike_are_spread(void **state)
-{
-    enum { COUNT = 4096, LONGEST = 64 };
-    (void)state;
-    struct cas_table table = {.buckets = NULL};
-    struct digest digest = {.function = DIGEST_SHA256, .size = 1};
-    struct err err;
-    uint64_t random = 1;
-    assert_int_equal(cas_table_init(&table, &err), 0);
-    for (size_t i = 0; i < COUNT; i++) {
-        for (size_t k = 8; k < 32; k += 8) {
-            random = random * 6364136223846793005u + 1442695040888963407u;
-            memcpy(digest.hash + k, &random, 8);
-        }
-        assert_null(cas_table_find(&table, &digest));
-        cas_table_add(&table, cas_entry_new(&digest));
-        assert_non_null(cas_table_find(&table, &digest));
-    }
-    for (size_t i = 0; i < table.bucket_count; i++) {
-        unsigned length = 0;
-        for (const struct cas_entry *entry = table.buckets[i]; entry != NULL; entry = entry->chain)
-            length++;
-        assert_true(length < LONGEST);
-    }
-    cas_table_fini(&table);
-}
-
-/* Failing disks. */
-
-static atomic_int fail_reads;
-static atomic_int fail_writes; /* this many */
-static atomic_int write_error;
-
-static ssize_t failing_pread(int fd, void *buffer, size_t size, off_t offset)
-{
-    if (atomic_load(&fail_reads) != 0) {
-        errno = EIO;
-        return -1;
-    }
-    return pread(fd, buffer, size, offset);
-}
-
-static ssize_t failing_pwrite(int fd, const void *buffer, size_t size, off_t offset)
-{
-    if (atomic_load(&fail_writes) > 0) {
-        atomic_fetch_sub(&fail_writes, 1);
-        errno = atomic_load(&write_error);
-        return -1;
-    }
-    /* A short write is none of the caller's business. */
-    return pwrite(fd, buffer, size > 1000 ? size / 2 : size, offset);
-}
-
-static int open_failing_store(void **state)
-{
-    atomic_store(&fail_reads, 0);
-    atomic_store(&fail_writes, 0);
-    cas_disk.pread = failing_pread;
-    cas_disk.pwrite = failing_pwrite;
-    return open_store(state);
-}
-
-static int close_failing_store(void **state)
-{
-    int rc = store_teardown(state);
-    cas_disk.pread = pread;
-    cas_disk.pwrite = pwrite;
-    return rc;
-}
-
-static void test_a_failing_disk_is_an_error_of_the_call(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    uint64_t before = stats_of(store->cas).bytes;
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
-    atomic_store(&fail_reads, 1);
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_IO);
-    atomic_store(&fail_reads, 0);
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_OK);
-    atomic_store(&write_error, EIO);
-    atomic_store(&fail_writes, 1);
-    struct digest second;
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 2, &second), ERR_IO);
-    assert_false(is_there(store->cas, &second));
-    struct err err;
+    assert_int_equal(cas_reader_read(reader, 7, buffer, 100, &err), 0);
+    (void)cas_look_up(store->cas, NULL, &digest, &found);
     assert_int_equal(cas_delete(store->cas, &digest, &err), 0);
-    assert_int_equal(stats_of(store->cas).bytes, before);
-}
-
-static enum cas_presence presence_of(struct cas *cas, const struct digest *digest)
-{
-    enum cas_presence presence;
-    cas_find_nowait(cas, NULL, digest, 1, &presence);
-    return presence;
-}
-
-static void test_what_cannot_be_read_is_not_offered(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    struct cas_reader *reader;
-    struct err err;
-    enum cas_presence presence;
-    uint8_t buffer[1000];
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
-    uint64_t bytes = stats_of(store->cas).bytes;
-    atomic_store(&fail_reads, 1);
-    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_IO);
-    assert_int_equal(presence_of(store->cas, &digest), CAS_UNVERIFIED);
-    cas_find_verified(store->cas, NULL, &digest, 1, &presence);
-    assert_int_equal(presence, CAS_UNVERIFIED);
-    assert_false(is_there(store->cas, &digest));
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_IO);
-    /* It is still in the store, and found when the disk is well again. */
-    assert_int_equal(stats_of(store->cas).blobs, 1);
+    assert_int_equal(put_bytes(store->cas, NULL, &digest, data, 5 * CAS_CHUNK), ERR_OK);
+    (void)cas_look_up(store->cas, NULL, &digest, &copy);
+    assert_false(cas_place_is_same(found.place, copy.place));
+    /* Where it was is gone now. */
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof(path), "cas/log/%016llx",
+                   (unsigned long long)cas_place_number(found.place));
+    scratch_flip(&store->scratch, path, (off_t)cas_place_offset(found.place) + 1000);
+    assert_int_equal(cas_reader_read(reader, 7, buffer, 4 * CAS_CHUNK, &err), 0);
+    assert_memory_equal(buffer, data + 7, 4 * CAS_CHUNK);
     assert_int_equal(stats_of(store->cas).broken, 0);
-    atomic_store(&fail_reads, 0);
-    assert_true(is_there(store->cas, &digest));
-    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
-    /* If it is not, an upload takes its place, though somebody has it open. */
-    assert_int_equal(cas_reader_open(store->cas, &digest, &reader, &err), 0);
-    atomic_store(&fail_reads, 1);
-    assert_int_equal(cas_reader_read(reader, 0, buffer, 1000, &err), -ERR_IO);
-    assert_false(is_there(store->cas, &digest));
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
-    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
     cas_reader_close(reader);
-    assert_int_equal(stats_of(store->cas).blobs, 1);
-    assert_int_equal(stats_of(store->cas).bytes, bytes);
-    atomic_store(&fail_reads, 0);
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_OK);
+    free(buffer);
+    free(data);
 }
 
-static void test_no_file_descriptor_says_nothing_of_a_blob(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    struct rlimit before;
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 1, &digest), ERR_OK);
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    const struct rlimit none = {.rlim_cur = 0, .rlim_max = before.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    enum err_code code = get_blob(store->cas, 1000, 1);
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-    assert_int_equal(code, ERR_IO);
-    assert_int_equal(presence_of(store->cas, &digest), CAS_PRESENT);
-    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_OK);
-}
-
-static void test_a_full_disk_costs_one_upload(void **state)
-{
-    struct store *store = *state;
-    struct digest digests[3];
-    atomic_store(&write_error, ENOSPC);
-    /* Nothing to evict. */
-    atomic_store(&fail_writes, 1);
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 9, &digests[0]), ERR_EXHAUSTED);
-    assert_int_equal(put_blob(store->cas, NULL, 200000, 0, &digests[0]), ERR_OK);
-    assert_int_equal(put_blob(store->cas, NULL, 200000, 1, &digests[1]), ERR_OK);
-    /* Room is made once, by the blob that was used longest ago. */
-    atomic_store(&fail_writes, 1);
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 2, &digests[2]), ERR_OK);
-    assert_false(is_there(store->cas, &digests[0]));
-    assert_true(is_there(store->cas, &digests[1]));
-    assert_int_equal(get_blob(store->cas, 100000, 2), ERR_OK);
-    /* Not more than once. */
-    atomic_store(&fail_writes, 2);
-    struct digest digest;
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 3, &digest), ERR_EXHAUSTED);
-    atomic_store(&fail_writes, 0);
-    assert_int_equal(put_blob(store->cas, NULL, 100000, 3, &digest), ERR_OK);
-}
-
-/* Threads that put, read and remove the same few blobs; not NULL: something went wrong. */
-static void *churn(void *argument)
-{
-    struct store *store = argument;
-    for (uint64_t i = 0; i < 200; i++) {
-        struct digest digest;
-        struct err err;
-        enum err_code code = put_blob(store->cas, NULL, 70000, i % 3, &digest);
-        if (code != ERR_OK && code != ERR_UNAVAILABLE)
-            return store;
-        code = get_blob(store->cas, 70000, (i + 1) % 3);
-        if (code != ERR_OK && code != ERR_NOT_FOUND)
-            return store;
-        if (i % 5 == 0)
-            (void)cas_delete(store->cas, &digest, &err);
-    }
-    return NULL;
-}
-
-static void test_threads_on_the_same_blobs(void **state)
-{
-    struct store *store = *state;
-    pthread_t threads[4];
-    uint64_t before = stats_of(store->cas).bytes;
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, churn, store), 0);
-    for (size_t i = 0; i < 4; i++) {
-        void *wrong;
-        assert_int_equal(pthread_join(threads[i], &wrong), 0);
-        assert_null(wrong);
-    }
-    for (uint64_t i = 0; i < 3; i++) {
-        struct digest digest;
-        struct err err;
-        free(make_blob(70000, i, &digest));
-        (void)cas_delete(store->cas, &digest, &err);
-    }
-    assert_int_equal(stats_of(store->cas).blobs, 0);
-    assert_int_equal(stats_of(store->cas).broken, 0);
-    assert_int_equal(stats_of(store->cas).bytes, before);
-}
+#define CASE(test) cmocka_unit_test_setup_teardown(test, open_store, store_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_put_find_get_delete, open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_batches_are_read_one_behind_the_other, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_wrong_content_is_refused, open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_the_empty_blob_is_always_there, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_other_functions, open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_writer_publishes_at_its_end, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_writer_that_fails_leaves_nothing, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_two_writers_of_one_blob, open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_reader_reads_any_part, open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_flipped_bit_ends_the_blob, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_short_or_lost_or_swapped_file_ends_the_blob,
-                                        open_store, store_teardown),
-        cmocka_unit_test_setup_teardown(test_a_failing_disk_is_an_error_of_the_call,
-                                        open_failing_store, close_failing_store),
-        cmocka_unit_test_setup_teardown(test_what_cannot_be_read_is_not_offered, open_failing_store,
-                                        close_failing_store),
-        cmocka_unit_test_setup_teardown(test_no_file_descriptor_says_nothing_of_a_blob, open_store,
-                                        store_teardown),
-        cmocka_unit_test_setup_teardown(test_an_upload_whose_file_is_gone_gives_its_room_back,
-                                        open_store, store_teardown),
-        cmocka_unit_test(test_hashes_that_begin_alike_are_spread),
-        cmocka_unit_test_setup_teardown(test_a_full_disk_costs_one_upload, open_failing_store,
-                                        close_failing_store),
-        cmocka_unit_test_setup_teardown(test_threads_on_the_same_blobs, open_store, store_teardown),
+        CASE(test_put_find_get_delete),
+        CASE(test_batches_of_all_sizes),
+        CASE(test_a_miss_or_a_broken_one_costs_the_others_nothing),
+        CASE(test_what_comes_twice_in_a_batch_is_stored_once),
+        CASE(test_wrong_content_is_refused),
+        CASE(test_the_empty_blob_is_always_there),
+        CASE(test_other_functions),
+        CASE(test_no_blob_has_such_a_size),
+        CASE(test_a_writer_publishes_at_its_end),
+        CASE(test_a_writer_that_fails_leaves_nothing),
+        CASE(test_two_writers_of_one_blob),
+        CASE(test_a_reader_reads_any_part),
+        CASE(test_a_reader_follows_a_blob_that_is_carried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,16 +3,17 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#include "store/cas_private.h"
+#include "store/disk.h"
 #include "store_blobs.h"
 
-enum { QUOTA = 8 * MIB };
+/* Segments have 64 KiB, so that what is larger than 16 KiB gets one for itself. */
+enum { QUOTA = 8 * MIB, OWN = 20 * KIB };
 
 static atomic_int syncs;
 static atomic_int fail_syncs;
 static atomic_int block_syncs;
 
-static int counting_syncfs(int fd)
+static int counting_fdatasync(int fd)
 {
     atomic_fetch_add(&syncs, 1);
     while (atomic_load(&block_syncs) != 0)
@@ -21,47 +22,24 @@ static int counting_syncfs(int fd)
         errno = EIO;
         return -1;
     }
-    return syncfs(fd);
+    return fdatasync(fd);
 }
 
 static int sync_setup(void **state)
 {
-    atomic_store(&syncs, 0);
-    atomic_store(&fail_syncs, 0);
-    atomic_store(&block_syncs, 0);
-    cas_disk.syncfs = counting_syncfs;
+    disk.fdatasync = counting_fdatasync;
     (void)store_setup(state);
     store_open(*state, QUOTA);
+    atomic_store(&syncs, 0);
     return 0;
-}
-
-/* While this is not zero, the disk is slow. */
-static atomic_int stop_reads;
-
-static ssize_t slow_pread(int fd, void *buffer, size_t size, off_t offset)
-{
-    while (atomic_load(&stop_reads) != 0)
-        (void)usleep(1000);
-    return pread(fd, buffer, size, offset);
-}
-
-/* Until stop_reads is set to zero, what has to be verified is not. */
-static void reopen_without_reads(struct store *store)
-{
-    atomic_store(&stop_reads, 1);
-    cas_disk.pread = slow_pread;
-    if (store->cas != NULL)
-        store_close(store);
-    store_open(store, QUOTA);
 }
 
 static int sync_teardown(void **state)
 {
-    atomic_store(&stop_reads, 0);
+    atomic_store(&fail_syncs, 0);
+    atomic_store(&block_syncs, 0);
     int rc = store_teardown(state);
-    cas_disk.syncfs = syncfs;
-    cas_disk.pread = pread;
-    cas_disk.unlinkat = unlinkat;
+    disk.fdatasync = fdatasync;
     return rc;
 }
 
@@ -111,10 +89,58 @@ static void test_one_sync_serves_all_that_wait(void **state)
     for (size_t i = 0; i < 10; i++)
         assert_int_equal(end_sync(&waiters[i]), ERR_OK);
     assert_int_equal(atomic_load(&syncs), 2);
-    /* What is durable needs no other. */
-    begin_sync(store->cas, &hold, &waiters[0]);
-    assert_int_equal(end_sync(&waiters[0]), ERR_OK);
-    assert_int_equal(atomic_load(&syncs), 2);
+    cas_hold_end(&hold);
+}
+
+static void test_what_is_durable_is_answered_at_once(void **state)
+{
+    struct store *store = *state;
+    struct cas_hold hold;
+    struct digest digest;
+    struct waiter waiter;
+    cas_hold_begin(store->cas, &hold);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(atomic_load(&waiter.done), 1);
+    assert_int_equal(waiter.code, ERR_OK);
+    assert_int_equal(put_blob(store->cas, &hold, 1000, 0, &digest), ERR_OK);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_OK);
+    cas_hold_end(&hold);
+    assert_int_equal(atomic_load(&syncs), 1);
+    cas_hold_begin(store->cas, &hold);
+    assert_true(is_there(store->cas, &digest));
+    assert_int_equal(put_blob(store->cas, &hold, 1000, 0, &digest), ERR_OK);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(atomic_load(&waiter.done), 1);
+    assert_int_equal(waiter.code, ERR_OK);
+    cas_hold_end(&hold);
+    assert_int_equal(atomic_load(&syncs), 1);
+}
+
+static void test_more_segments_than_a_hold_can_name(void **state)
+{
+    enum { BLOBS = CAS_HOLD_UNSYNCED + 6 };
+    struct store *store = *state;
+    struct cas_hold hold;
+    struct digest digests[BLOBS];
+    struct waiter waiter;
+    /* So that none is sealed meanwhile. */
+    atomic_store(&block_syncs, 1);
+    cas_hold_begin(store->cas, &hold);
+    for (uint64_t i = 0; i < BLOBS; i++)
+        assert_int_equal(put_blob(store->cas, &hold, OWN, i, &digests[i]), ERR_OK);
+    assert_int_equal(hold.unsynced_count, CAS_HOLD_UNSYNCED + 1);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(atomic_load(&waiter.done), 0);
+    atomic_store(&block_syncs, 0);
+    assert_int_equal(end_sync(&waiter), ERR_OK);
+    for (size_t i = 0; i < BLOBS; i++) {
+        struct cas_found found;
+        assert_int_equal(cas_look_up(store->cas, NULL, &digests[i], &found), CAS_PRESENT);
+        const struct cas_segment *segment =
+            cas_segment_find(&store->cas->shared, cas_place_number(found.place));
+        assert_true(atomic_load(&segment->durable) >= atomic_load(&segment->trusted));
+    }
     cas_hold_end(&hold);
 }
 
@@ -125,11 +151,9 @@ static void test_a_failed_sync_is_not_retried(void **state)
     struct cas_hold other;
     struct digest durable;
     struct digest fresh;
-    struct digest in_flight;
+    struct digest beside;
     struct waiter waiter;
     struct waiter late;
-    struct cas_writer *writer;
-    struct err err;
     cas_hold_begin(store->cas, &hold);
     assert_int_equal(put_blob(store->cas, &hold, 1000, 0, &durable), ERR_OK);
     begin_sync(store->cas, &hold, &waiter);
@@ -139,20 +163,18 @@ static void test_a_failed_sync_is_not_retried(void **state)
     cas_hold_begin(store->cas, &hold);
     cas_hold_begin(store->cas, &other);
     assert_int_equal(put_blob(store->cas, &hold, 1000, 1, &fresh), ERR_OK);
-    uint8_t *data = make_blob(1000, 2, &in_flight);
-    assert_int_equal(cas_writer_open(store->cas, &in_flight, &writer, &err), 0);
-    assert_int_equal(cas_writer_append(writer, data, 1000, &err), 0);
+    assert_int_equal(put_blob(store->cas, &other, 1000, 2, &beside), ERR_OK);
     atomic_store(&fail_syncs, 1);
     begin_sync(store->cas, &hold, &waiter);
     assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
     atomic_store(&fail_syncs, 0);
     /* What was not known to be durable is gone, what was stays. */
     assert_false(is_there(store->cas, &fresh));
+    assert_false(is_there(store->cas, &beside));
+    assert_int_equal(get_blob(store->cas, 1000, 1), ERR_NOT_FOUND);
     assert_true(is_there(store->cas, &durable));
     assert_int_equal(get_blob(store->cas, 1000, 0), ERR_OK);
-    /* An upload whose bytes the failed sync may have been about. */
-    assert_int_equal(cas_writer_commit(writer, &err), -ERR_UNAVAILABLE);
-    assert_false(is_there(store->cas, &in_flight));
+    assert_int_equal(stats_of(store->cas).broken, 0);
     /* A push that had checked before and asks only now. */
     begin_sync(store->cas, &other, &late);
     assert_int_equal(end_sync(&late), ERR_UNAVAILABLE);
@@ -160,122 +182,166 @@ static void test_a_failed_sync_is_not_retried(void **state)
     cas_hold_end(&other);
     /* What is stored anew can be made durable. */
     cas_hold_begin(store->cas, &hold);
-    assert_int_equal(put_bytes(store->cas, &hold, &in_flight, data, 1000), ERR_OK);
+    assert_int_equal(put_blob(store->cas, &hold, 1000, 1, &fresh), ERR_OK);
     begin_sync(store->cas, &hold, &waiter);
     assert_int_equal(end_sync(&waiter), ERR_OK);
-    assert_true(is_there(store->cas, &in_flight));
+    assert_true(is_there(store->cas, &fresh));
     cas_hold_end(&hold);
+}
+
+static void test_an_upload_in_a_segment_whose_sync_failed(void **state)
+{
+    struct store *store = *state;
+    struct cas_hold hold;
+    struct digest fresh;
+    struct digest in_flight;
+    struct waiter waiter;
+    struct cas_writer *writer;
+    struct err err;
+    uint8_t *data = make_blob(300 * KIB, 2, &in_flight);
+    /* Segments so large that the upload shares one. */
+    store_reopen(store, (int64_t)1 << 30);
+    cas_hold_begin(store->cas, &hold);
+    assert_int_equal(put_blob(store->cas, &hold, 1000, 1, &fresh), ERR_OK);
+    uint64_t bytes = stats_of(store->cas).bytes;
+    assert_int_equal(cas_writer_open(store->cas, &in_flight, &writer, &err), 0);
+    assert_int_equal(cas_writer_append(writer, data, 200 * KIB, &err), 0);
+    atomic_store(&fail_syncs, 1);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
+    atomic_store(&fail_syncs, 0);
+    cas_hold_end(&hold);
+    assert_int_equal(cas_writer_append(writer, data + 200 * KIB, 100 * KIB, &err),
+                     -ERR_UNAVAILABLE);
+    cas_writer_abort(writer);
+    assert_false(is_there(store->cas, &in_flight));
+    assert_int_equal(stats_of(store->cas).bytes, bytes);
+    assert_int_equal(put_bytes(store->cas, NULL, &in_flight, data, 300 * KIB), ERR_OK);
+    assert_int_equal(get_blob(store->cas, 300 * KIB, 2), ERR_OK);
     free(data);
 }
 
-static void test_a_close_that_cannot_sync_is_not_clean(void **state)
+static void test_a_failure_of_others_fails_who_relied_on_it(void **state)
 {
     struct store *store = *state;
-    char text[128];
+    struct cas_hold hold;
+    struct cas_hold late;
     struct digest digest;
-    enum cas_presence presence;
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 0, &digest), ERR_OK);
-    assert_non_null(strstr(state_of(&store->scratch, text), " running\n"));
+    struct waiter waiter;
+    /* It is sealed by itself, and that fails. */
+    cas_hold_begin(store->cas, &hold);
     atomic_store(&fail_syncs, 1);
-    store_close(store);
-    /* Another sync would tell nothing about it. */
+    assert_int_equal(put_blob(store->cas, &hold, OWN, 0, &digest), ERR_OK);
+    while (is_there(store->cas, &digest))
+        (void)usleep(1000);
     atomic_store(&fail_syncs, 0);
-    reopen_without_reads(store);
-    cas_find_nowait(store->cas, NULL, &digest, 1, &presence);
-    assert_int_equal(presence, CAS_UNVERIFIED);
-    atomic_store(&stop_reads, 0);
-    assert_true(is_there(store->cas, &digest));
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
+    /* It is no matter to who comes later. */
+    cas_hold_begin(store->cas, &late);
+    assert_int_equal(put_blob(store->cas, &late, 1000, 1, &digest), ERR_OK);
+    begin_sync(store->cas, &late, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_OK);
+    cas_hold_end(&hold);
+    cas_hold_end(&late);
 }
 
-/* Nothing can be removed but the state, and that not after the blobs. */
-static atomic_bool fail_unlinks;
-static atomic_uint failed_unlinks;
-static atomic_bool state_is_there;
-static atomic_bool blobs_were_first;
-
-static int failing_unlinkat(int directory, const char *name, int flags)
+/* The push needs nothing synced: what it found was taken back before it noted that. */
+static void test_a_failure_is_told_to_who_has_nothing_to_sync(void **state)
 {
-    if (!atomic_load(&fail_unlinks))
-        return unlinkat(directory, name, flags);
-    if (strcmp(name, CAS_STATE) == 0) {
-        atomic_store(&state_is_there, false);
-        return unlinkat(directory, name, flags);
+    struct store *store = *state;
+    struct cas_hold hold;
+    struct cas_hold other;
+    struct digest digest;
+    struct waiter waiter;
+    cas_hold_begin(store->cas, &hold);
+    cas_hold_begin(store->cas, &other);
+    assert_int_equal(put_blob(store->cas, &other, 1000, 0, &digest), ERR_OK);
+    atomic_store(&fail_syncs, 1);
+    begin_sync(store->cas, &other, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
+    atomic_store(&fail_syncs, 0);
+    assert_int_equal(hold.unsynced_count, 0);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
+    cas_hold_end(&hold);
+    cas_hold_end(&other);
+}
+
+static void test_a_close_serves_who_waits_and_keeps_all(void **state)
+{
+    struct store *store = *state;
+    struct digest digests[3];
+    for (uint64_t i = 0; i < 3; i++)
+        assert_int_equal(put_blob(store->cas, NULL, 1000, i, &digests[i]), ERR_OK);
+    assert_int_equal(atomic_load(&syncs), 0);
+    store_reopen(store, QUOTA);
+    assert_true(atomic_load(&syncs) > 0);
+    struct cas_hold hold;
+    enum cas_presence presence[3];
+    struct waiter waiter;
+    cas_hold_begin(store->cas, &hold);
+    cas_find_nowait(store->cas, &hold, digests, 3, presence);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(presence[i], CAS_PRESENT);
+    assert_int_equal(hold.unsynced_count, 0);
+    begin_sync(store->cas, &hold, &waiter);
+    assert_int_equal(atomic_load(&waiter.done), 1);
+    assert_int_equal(waiter.code, ERR_OK);
+    cas_hold_end(&hold);
+}
+
+/* Threads that store and sync at the same time; not NULL: something went wrong. */
+static void *push(void *argument)
+{
+    static atomic_uint_fast64_t seeds;
+    struct store *store = argument;
+    for (unsigned i = 0; i < 100; i++) {
+        struct cas_hold hold;
+        struct digest digest;
+        struct waiter waiter;
+        cas_hold_begin(store->cas, &hold);
+        enum err_code code = put_blob(store->cas, &hold, i % 10 == 0 ? OWN : 500,
+                                      atomic_fetch_add(&seeds, 1), &digest);
+        if (code == ERR_OK) {
+            begin_sync(store->cas, &hold, &waiter);
+            code = end_sync(&waiter);
+        }
+        cas_hold_end(&hold);
+        if (code != ERR_OK)
+            return store;
     }
-    if (atomic_load(&state_is_there))
-        atomic_store(&blobs_were_first, true);
-    atomic_fetch_add(&failed_unlinks, 1);
-    errno = EIO;
-    return -1;
+    return NULL;
 }
 
-static void test_what_a_failed_sync_dropped_is_not_trusted_later(void **state)
+static void test_threads_that_push(void **state)
 {
     struct store *store = *state;
-    struct digest digest;
-    struct waiter waiter;
-    enum cas_presence presence;
-    cas_disk.unlinkat = failing_unlinkat;
-    atomic_store(&state_is_there, true);
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 0, &digest), ERR_OK);
-    atomic_store(&fail_syncs, 1);
-    atomic_store(&fail_unlinks, true);
-    begin_sync(store->cas, NULL, &waiter);
-    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
-    assert_false(is_there(store->cas, &digest));
-    assert_int_equal(atomic_load(&failed_unlinks), 1);
-    assert_false(atomic_load(&blobs_were_first));
-    assert_false(scratch_exists(&store->scratch, "cas/state"));
-    atomic_store(&fail_syncs, 0);
-    atomic_store(&fail_unlinks, false);
-    /* A close does not call it clean, nor what was stored since. */
-    reopen_without_reads(store);
-    cas_find_nowait(store->cas, NULL, &digest, 1, &presence);
-    assert_int_equal(presence, CAS_UNVERIFIED);
-    atomic_store(&stop_reads, 0);
-    assert_true(is_there(store->cas, &digest));
+    pthread_t threads[4];
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, push, store), 0);
+    for (size_t i = 0; i < 4; i++) {
+        void *wrong;
+        assert_int_equal(pthread_join(threads[i], &wrong), 0);
+        assert_null(wrong);
+    }
+    assert_int_equal(stats_of(store->cas).blobs, 400);
 }
 
-static atomic_bool fail_state_unlinks;
-
-static int failing_state_unlinkat(int directory, const char *name, int flags)
-{
-    if (!atomic_load(&fail_state_unlinks))
-        return unlinkat(directory, name, flags);
-    errno = EROFS;
-    return -1;
-}
-
-static void test_a_close_forgets_the_state_that_could_not_be_removed(void **state)
-{
-    struct store *store = *state;
-    struct digest digest;
-    struct waiter waiter;
-    cas_disk.unlinkat = failing_state_unlinkat;
-    assert_int_equal(put_blob(store->cas, NULL, 1000, 0, &digest), ERR_OK);
-    atomic_store(&fail_syncs, 1);
-    atomic_store(&fail_state_unlinks, true);
-    begin_sync(store->cas, NULL, &waiter);
-    assert_int_equal(end_sync(&waiter), ERR_UNAVAILABLE);
-    assert_true(scratch_exists(&store->scratch, "cas/state"));
-    atomic_store(&fail_syncs, 0);
-    atomic_store(&fail_state_unlinks, false);
-    store_close(store);
-    assert_false(scratch_exists(&store->scratch, "cas/state"));
-}
+#define CASE(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_one_sync_serves_all_that_wait, sync_setup,
-                                        sync_teardown),
-        cmocka_unit_test_setup_teardown(test_a_failed_sync_is_not_retried, sync_setup,
-                                        sync_teardown),
-        cmocka_unit_test_setup_teardown(test_a_close_that_cannot_sync_is_not_clean, sync_setup,
-                                        sync_teardown),
-        cmocka_unit_test_setup_teardown(test_what_a_failed_sync_dropped_is_not_trusted_later,
-                                        sync_setup, sync_teardown),
-        cmocka_unit_test_setup_teardown(test_a_close_forgets_the_state_that_could_not_be_removed,
-                                        sync_setup, sync_teardown),
+        CASE(test_one_sync_serves_all_that_wait),
+        CASE(test_what_is_durable_is_answered_at_once),
+        CASE(test_more_segments_than_a_hold_can_name),
+        CASE(test_a_failed_sync_is_not_retried),
+        CASE(test_an_upload_in_a_segment_whose_sync_failed),
+        CASE(test_a_failure_of_others_fails_who_relied_on_it),
+        CASE(test_a_failure_is_told_to_who_has_nothing_to_sync),
+        CASE(test_a_close_serves_who_waits_and_keeps_all),
+        CASE(test_threads_that_push),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,6 +135,34 @@ static void test_every_key(void **state)
     unload(&loaded);
 }
 
+static void test_who_writes(void **state)
+{
+    (void)state;
+    static const char text[] = "listeners:\n"
+                               "  - {address: 'unix:/nowhere/pull.sock'}\n"
+                               "  - {address: 'unix:/nowhere/push.sock', access: write,\n"
+                               "     instances: [pushed, team/pushed]}\n"
+                               "  - {address: 'unix:/nowhere/admin.sock', access: admin,\n"
+                               "     instances: [kept]}\n"
+                               "instances:\n"
+                               "  - {name: '', storage: /nowhere/main}\n"
+                               "  - {name: pushed, storage: /nowhere/pushed}\n"
+                               "  - {name: kept, storage: /nowhere/kept}\n"
+                               "  - {name: team, storage: /nowhere/team}\n"
+                               "  - {name: team/pushed, storage: /nowhere/both}\n";
+    static const bool expected[] = {false, true, true, false, true};
+    struct loaded loaded;
+    load(text, strlen(text), &loaded);
+    assert_int_equal(loaded.rc, 0);
+    struct conf *conf = &loaded.conf;
+    assert_int_equal(conf->instance_count, 5);
+    for (size_t i = 0; i < conf->instance_count; i++)
+        assert_int_equal(conf_instance_is_written(conf, &conf->instances[i]), expected[i]);
+    conf->listeners[0].access = CONF_ACCESS_WRITE; /* which serves all */
+    assert_true(conf_instance_is_written(conf, &conf->instances[0]));
+    unload(&loaded);
+}
+
 static void test_shipped_files(void **state)
 {
     (void)state;
@@ -384,10 +412,15 @@ static void test_mutations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),         cmocka_unit_test(test_every_key),
-        cmocka_unit_test(test_shipped_files),    cmocka_unit_test(test_units),
-        cmocka_unit_test(test_every_unit),       cmocka_unit_test(test_all_faults_at_once),
-        cmocka_unit_test(test_unreadable_files), cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_who_writes),
+        cmocka_unit_test(test_shipped_files),
+        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_every_unit),
+        cmocka_unit_test(test_all_faults_at_once),
+        cmocka_unit_test(test_unreadable_files),
+        cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

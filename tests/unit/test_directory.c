@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The directory of a store: made, taken over, foreign, newer, locked. */
+/* The directory of a store: made, taken over, foreign, of another version, locked. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
 
 #include "scratch.h"
 #include "store/directory.h"
+
+static const struct store_kind cas_kind = {.name = "cas", .version = 1, .oldest = 1};
+static const struct store_kind index_kind = {.name = "index", .version = 1, .oldest = 1};
 
 static int setup(void **state)
 {
@@ -42,7 +46,7 @@ static void test_is_made_and_found_again(void **state)
     struct err err;
     struct stat st;
     scratch_path(scratch, "not/there/yet", storage);
-    assert_int_equal(store_directory_open(storage, "cas", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(storage, &cas_kind, &directory, &err), 0);
     assert_true(directory.is_new);
     assert_string_equal(directory.path, scratch_path(scratch, "not/there/yet/cas", expected));
     assert_int_equal(fstat(directory.fd, &st), 0);
@@ -51,12 +55,12 @@ static void test_is_made_and_found_again(void **state)
     memcpy(id, directory.id, sizeof(id));
     assert_int_equal(strlen(id), 32);
     store_directory_close(&directory);
-    assert_int_equal(store_directory_open(storage, "cas", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(storage, &cas_kind, &directory, &err), 0);
     assert_false(directory.is_new);
     assert_string_equal(directory.id, id);
     store_directory_close(&directory);
     /* Another store beside it has an id of its own. */
-    assert_int_equal(store_directory_open(storage, "index", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(storage, &index_kind, &directory, &err), 0);
     assert_true(directory.is_new);
     assert_string_not_equal(directory.id, id);
     store_directory_close(&directory);
@@ -71,10 +75,10 @@ static void test_empty_and_half_made_ones_are_taken_over(void **state)
     make_folder(scratch, "cas/lost+found");
     make_folder(scratch, "index");
     scratch_write(scratch, "index/format.new", "asse");
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
     assert_true(directory.is_new);
     store_directory_close(&directory);
-    assert_int_equal(store_directory_open(scratch->path, "index", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, &index_kind, &directory, &err), 0);
     assert_true(directory.is_new);
     store_directory_close(&directory);
     assert_true(scratch_exists(scratch, "index/format"));
@@ -92,7 +96,7 @@ static void test_foreign_ones_are_left_alone(void **state)
     make_folder(scratch, "cas/objects");
     scratch_write(scratch, "cas/objects/e3", "content of the old server");
     for (int round = 0; round < 2; round++) {
-        assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+        assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
         assert_string_equal(directory.path, scratch_path(scratch, "assetd/cas", expected));
         assert_int_equal(directory.is_new, round == 0);
         store_directory_close(&directory);
@@ -104,7 +108,7 @@ static void test_foreign_ones_are_left_alone(void **state)
     assert_int_equal(unlink(scratch_path(scratch, "cas/objects/e3", joined)), 0);
     assert_int_equal(rmdir(scratch_path(scratch, "cas/objects", joined)), 0);
     assert_int_equal(rmdir(scratch_path(scratch, "cas", joined)), 0);
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
     assert_string_equal(directory.path, expected);
     assert_false(directory.is_new);
     store_directory_close(&directory);
@@ -120,17 +124,25 @@ static void test_nowhere_to_go_is_refused(void **state)
     make_folder(scratch, "assetd");
     make_folder(scratch, "assetd/cas");
     scratch_write(scratch, "assetd/cas/something", "x");
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err),
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err),
                      -ERR_PRECONDITION);
+}
+
+static int open_format(const struct scratch *scratch, const char *format,
+                       const struct store_kind *kind, struct err *err)
+{
+    struct store_directory directory;
+    scratch_write(scratch, "cas/format", format);
+    int rc = store_directory_open(scratch->path, kind, &directory, err);
+    if (rc == 0)
+        store_directory_close(&directory);
+    return rc;
 }
 
 static void refuse(const struct scratch *scratch, const char *format, const char *reason)
 {
-    struct store_directory directory;
     struct err err;
-    scratch_write(scratch, "cas/format", format);
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err),
-                     -ERR_PRECONDITION);
+    assert_int_equal(open_format(scratch, format, &cas_kind, &err), -ERR_PRECONDITION);
     assert_non_null(strstr(err.msg, reason));
 }
 
@@ -146,41 +158,94 @@ static void test_what_is_newer_or_else_is_refused(void **state)
     refuse(scratch, "", "not a format file");
 }
 
-static void test_a_second_opening_is_refused(void **state)
+static void test_older_versions_are_used_as_far_back_as_can_be(void **state)
+{
+    static const struct store_kind later = {.name = "cas", .version = 3, .oldest = 2};
+    const struct scratch *scratch = *state;
+    struct err err;
+    make_folder(scratch, "cas");
+    assert_int_equal(
+        open_format(scratch, "assetd cas 3 00112233445566778899aabbccddeeff\n", &later, &err), 0);
+    assert_int_equal(
+        open_format(scratch, "assetd cas 2 00112233445566778899aabbccddeeff\n", &later, &err), 0);
+    assert_int_equal(
+        open_format(scratch, "assetd cas 1 00112233445566778899aabbccddeeff\n", &later, &err),
+        -ERR_PRECONDITION);
+    assert_non_null(strstr(err.msg, "version 1"));
+    assert_non_null(strstr(err.msg, "remove the directory"));
+}
+
+static void test_a_lock_keeps_out_a_second_opening(void **state)
 {
     const struct scratch *scratch = *state;
     struct store_directory first;
     struct store_directory second;
     struct err err;
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &first, &err), 0);
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err),
-                     -ERR_UNAVAILABLE);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &first, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &second, &err), 0);
+    assert_int_equal(store_directory_lock(&first, &err), 0);
+    assert_int_equal(store_directory_lock(&second, &err), -ERR_UNAVAILABLE);
     /* The refused one must not have taken the first one's lock away. */
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err),
-                     -ERR_UNAVAILABLE);
-    store_directory_close(&first);
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &second, &err), 0);
+    assert_int_equal(store_directory_lock(&second, &err), -ERR_UNAVAILABLE);
+    store_directory_unlock(&first);
+    assert_int_equal(store_directory_lock(&second, &err), 0);
+    assert_int_equal(store_directory_lock(&first, &err), -ERR_UNAVAILABLE);
     store_directory_close(&second);
+    assert_int_equal(store_directory_lock(&first, &err), 0);
+    store_directory_close(&first);
 }
 
-static void test_another_process_is_refused_with_the_pid(void **state)
+static void test_another_process_is_kept_out_and_learns_the_pid(void **state)
 {
     const struct scratch *scratch = *state;
     struct store_directory directory;
     struct err err;
     char expected[64];
-    assert_int_equal(store_directory_open(scratch->path, "cas", 1, &directory, &err), 0);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
+    assert_int_equal(store_directory_holder(&directory), 0);
+    assert_int_equal(store_directory_lock(&directory, &err), 0);
     (void)snprintf(expected, sizeof(expected), "process %d", (int)getpid());
+    pid_t parent = getpid();
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         struct store_directory other;
-        int rc = store_directory_open(scratch->path, "cas", 1, &other, &err);
-        _exit(rc == -ERR_UNAVAILABLE && strstr(err.msg, expected) != NULL ? 0 : 1);
+        bool is_right = store_directory_open(scratch->path, &cas_kind, &other, &err) == 0 &&
+                        store_directory_holder(&other) == (int)parent &&
+                        store_directory_lock(&other, &err) == -ERR_UNAVAILABLE &&
+                        strstr(err.msg, expected) != NULL;
+        _exit(is_right ? 0 : 1);
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
+    store_directory_unlock(&directory);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct store_directory other;
+        bool is_right = store_directory_open(scratch->path, &cas_kind, &other, &err) == 0 &&
+                        store_directory_holder(&other) == 0 &&
+                        store_directory_lock(&other, &err) == 0;
+        _exit(is_right ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    store_directory_close(&directory);
+}
+
+static void test_one_that_is_being_set_up_for_long(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory directory;
+    struct err err;
+    int fd = open(scratch->path, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err),
+                     -ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.msg, "another process is setting up "));
+    (void)close(fd);
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
     store_directory_close(&directory);
 }
 
@@ -193,8 +258,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_foreign_ones_are_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nowhere_to_go_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_newer_or_else_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_second_opening_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_another_process_is_refused_with_the_pid, setup,
+        cmocka_unit_test_setup_teardown(test_older_versions_are_used_as_far_back_as_can_be, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_lock_keeps_out_a_second_opening, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_is_being_set_up_for_long, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_process_is_kept_out_and_learns_the_pid, setup,
                                         teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

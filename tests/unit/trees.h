@@ -3,7 +3,7 @@
 #ifndef ASSETD_TESTS_TREES_H
 #define ASSETD_TESTS_TREES_H
 
-#include "store/cas_file.h"
+#include "store/disk.h"
 #include "store/tree.h"
 #include "store_blobs.h"
 
@@ -32,7 +32,7 @@ static inline int trees_setup(void **state, int64_t quota, size_t cache_limit,
 {
     struct trees *trees = calloc(1, sizeof(*trees));
     scratch_init(&trees->store.scratch);
-    cas_disk.pread = read_at;
+    disk.pread = read_at;
     trees_open(trees, quota, cache_limit);
     *state = trees;
     return 0;
@@ -43,7 +43,7 @@ static inline int trees_teardown(void **state)
     struct trees *trees = *state;
     tree_cache_free(trees->cache);
     int rc = store_teardown(state);
-    cas_disk.pread = pread;
+    disk.pread = pread;
     return rc;
 }
 
@@ -51,18 +51,26 @@ static inline int trees_teardown(void **state)
 static inline int check_lists(struct trees *trees, const struct digest *blobs, size_t blob_count,
                               const struct digest *directories, size_t directory_count)
 {
+    struct cas_hold hold;
     const struct tree_list lists[] = {{blobs, blob_count, false},
                                       {directories, directory_count, true}};
-    return tree_check(trees->cache, NULL, lists, 2, &trees->missing, &trees->err);
+    cas_hold_begin(trees->store.cas, &hold);
+    int rc = tree_check(trees->cache, &hold, lists, 2, &trees->missing, &trees->err);
+    cas_hold_end(&hold);
+    return rc;
 }
 
 static inline int check_lists_remembered(struct trees *trees, const struct digest *blobs,
                                          size_t blob_count, const struct digest *directories,
                                          size_t directory_count)
 {
+    struct cas_hold hold;
     const struct tree_list lists[] = {{blobs, blob_count, false},
                                       {directories, directory_count, true}};
-    return tree_check_remembered(trees->cache, NULL, lists, 2, &trees->missing, &trees->err);
+    cas_hold_begin(trees->store.cas, &hold);
+    int rc = tree_check_remembered(trees->cache, &hold, lists, 2, &trees->missing, &trees->err);
+    cas_hold_end(&hold);
+    return rc;
 }
 
 #endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The writer of the asset index and its group commits.
+ *
+ * It takes all that is queued, applies it in one transaction, and commits that with one fsync:
+ * while it lasts, the next group gathers. No timer is involved.
+ */
+#include <errno.h>
+
+#include "base/log.h"
+#include "store/asset_index_private.h"
+#include "store/asset_life.h"
+#include "store/asset_record.h"
+#include "store/asset_room.h"
+
+enum {
+    USES_MS = 1000,     /* from one look at what other processes used to the next, at most */
+    EXPIRE_BATCH = 256, /* assets removed by one transaction, so that writes need not wait long */
+    EXPIRE_RENEWAL = 2, /* of them for each renewal, so that small files are not overrun */
+    SETTLE_SHARE = 2,   /* of the renewals, for a transaction that writes something else */
+};
+
+/* --- one transaction --- */
+
+/* What a transaction does beside the writes; counts once it is committed. */
+struct changes {
+    size_t evicted;
+    size_t expired;
+};
+
+static int apply(struct asset_index *index, const struct asset_write *write, struct err *err)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < write->key_count; i++) {
+        struct asset_name name;
+        rc = asset_name_init(&name, &write->keys[i], err);
+        if (rc != 0)
+            break;
+        rc = write->asset != NULL ? asset_tables_put(&index->tables, &name, write->asset, err)
+                                  : asset_tables_remove(&index->tables, &name, err);
+        asset_name_fini(&name);
+    }
+    return rc;
+}
+
+/* Commits, or gives up if RC says that something failed. */
+static int finish(struct asset_index *index, int rc, const struct changes *changes, struct err *err)
+{
+    if (rc != 0) {
+        asset_tables_abort(&index->tables);
+        return rc;
+    }
+    rc = asset_tables_commit(&index->tables, err);
+    if (rc != 0)
+        return rc;
+    atomic_fetch_add(&index->evicted, changes->evicted);
+    atomic_fetch_add(&index->expired, changes->expired);
+    return 0;
+}
+
+/* The writes from FIRST up to END in one transaction, which evicts as much as they need, or not. */
+static int commit_writes(struct asset_index *index, const struct asset_write *first,
+                         const struct asset_write *end, bool evicts, struct err *err)
+{
+    struct changes changes = {.evicted = 0};
+    size_t renewals = asset_tables_renewals_max(&index->tables) / SETTLE_SHARE;
+    int rc = asset_tables_begin(&index->tables, renewals, err);
+    if (rc != 0)
+        return rc;
+    for (const struct asset_write *write = first; rc == 0 && write != end; write = write->next)
+        rc = apply(index, write, err);
+    if (rc == 0 && evicts)
+        rc = asset_room_settle(&index->tables, &changes.evicted, err);
+    rc = finish(index, rc, &changes, err);
+    if (rc == 0)
+        atomic_fetch_add(&index->commits, 1);
+    return rc;
+}
+
+/*
+ * Writes no more than so many uses, removes some of what has expired, and evicts what the renewals
+ * took the room of. *MORE: there may be more of that.
+ */
+static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals, bool *more,
+                         struct err *err)
+{
+    struct changes changes = {.evicted = 0};
+    int64_t now = index->now();
+    int rc = asset_tables_begin(&index->tables, renewals, err);
+    if (rc != 0)
+        return rc;
+    rc = asset_life_renew(&index->tables, now, index->renew_after, more, err);
+    size_t limit = index->tables.renewals_left * EXPIRE_RENEWAL + 1;
+    if (limit > EXPIRE_BATCH)
+        limit = EXPIRE_BATCH;
+    if (rc == 0 && sweep)
+        rc = asset_life_expire(&index->tables, now, index->expire_after, limit, &changes.expired,
+                               err);
+    if (rc == 0)
+        rc = asset_room_settle(&index->tables, &changes.evicted, err);
+    *more |= sweep && changes.expired == limit;
+    return finish(index, rc, &changes, err);
+}
+
+/* Makes room for BYTES after ERR_ABORTED, the better the higher ATTEMPT is. */
+static int make_room(struct asset_index *index, size_t bytes, unsigned attempt, struct err *err)
+{
+    size_t evicted;
+    int rc = asset_room_make(&index->tables, bytes, attempt, &evicted, err);
+    atomic_fetch_add(&index->evicted, evicted);
+    return rc;
+}
+
+/* One transaction of upkeep, as small as it has to be. */
+static int commit_some_upkeep(struct asset_index *index, bool sweep, bool *more, struct err *err)
+{
+    size_t renewals = asset_tables_renewals_max(&index->tables);
+    int rc = commit_upkeep(index, sweep, renewals, more, err);
+    while (rc == -ERR_ABORTED && renewals > 1) {
+        renewals /= 2;
+        rc = commit_upkeep(index, sweep, renewals, more, err);
+    }
+    for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
+        rc = make_room(index, ASSET_PUT_COST, attempt, err);
+        if (rc == 0)
+            rc = commit_upkeep(index, sweep, renewals, more, err);
+    }
+    return rc;
+}
+
+static void upkeep(struct asset_index *index)
+{
+    struct err err;
+    index->upkeep_at = index->now();
+    (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
+    index->upkeep_until.tv_sec += ASSET_UPKEEP_MS / 1000;
+    bool more = false;
+    index->has_upkeep_failed = commit_some_upkeep(index, true, &more, &err) != 0;
+    index->is_upkeep_due = more && !index->has_upkeep_failed;
+    if (index->has_upkeep_failed)
+        log_error("index-upkeep", log_str("path", index->directory.path),
+                  log_str("reason", err.msg), log_str("answer", "it is tried again in a minute"));
+}
+
+/* --- groups --- */
+
+/* Bytes of the records of WRITE. */
+static size_t write_size(const struct asset_write *write)
+{
+    size_t size = 0;
+    for (size_t i = 0; write->asset != NULL && i < write->key_count; i++)
+        size += asset_record_size(asset_name_size(&write->keys[i]), write->asset);
+    return size;
+}
+
+void asset_writer_answer(struct asset_write *first, const struct asset_write *end,
+                         const struct err *err)
+{
+    while (first != end) {
+        struct asset_write *next = first->next;
+        first->done(first, err);
+        first = next;
+    }
+}
+
+/* A client can do nothing about a disk or a file that is broken but try again later. */
+static void fail(struct asset_index *index, struct asset_write *first,
+                 const struct asset_write *end, struct err *err)
+{
+    log_error("index-write", log_str("path", index->directory.path), log_str("reason", err->msg));
+    if (err->code == ERR_IO || err->code == ERR_DATA_LOSS)
+        err->code = ERR_UNAVAILABLE;
+    asset_writer_answer(first, end, err);
+}
+
+/* Whether the fault may be that of one write among others, and the disk is well. */
+static bool may_be_of_one(enum err_code code)
+{
+    return code == ERR_ABORTED || code == ERR_NO_MEMORY || code == ERR_DATA_LOSS;
+}
+
+static void write_one(struct asset_index *index, struct asset_write *write)
+{
+    const struct asset_write *end = write->next;
+    size_t bytes = write_size(write) + ASSET_PUT_COST * write->key_count;
+    struct err err;
+    int rc = commit_writes(index, write, end, true, &err);
+    for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
+        rc = make_room(index, bytes, attempt, &err);
+        if (rc == 0) /* as much as it needs has just been evicted */
+            rc = commit_writes(index, write, end, false, &err);
+    }
+    if (rc == 0)
+        asset_writer_answer(write, end, NULL);
+    else
+        fail(index, write, end, &err);
+}
+
+static void write_group(struct asset_index *index, struct asset_write *first,
+                        struct asset_write *end)
+{
+    struct err err;
+    if (first->next == end) {
+        write_one(index, first);
+    } else if (commit_writes(index, first, end, true, &err) == 0) {
+        asset_writer_answer(first, end, NULL);
+    } else if (!may_be_of_one(err.code)) {
+        fail(index, first, end, &err);
+    } else {
+        while (first != end) {
+            struct asset_write *next = first->next;
+            write_one(index, first);
+            first = next;
+        }
+    }
+}
+
+static void refuse(struct asset_index *index, struct asset_write *write, size_t size)
+{
+    struct err err;
+    (void)err_set(&err, ERR_EXHAUSTED,
+                  "the asset takes %zu bytes of the index, more than %zu, a quarter of its quota",
+                  size, asset_tables_write_max(&index->tables));
+    asset_writer_answer(write, write->next, &err);
+}
+
+/* Cuts what was queued into groups that a transaction has room for. */
+static void write_queue(struct asset_index *index, struct asset_write *first)
+{
+    size_t room = asset_tables_transaction_max(&index->tables);
+    size_t used = 0;
+    struct asset_write *write = first;
+    while (write != NULL) {
+        struct asset_write *next = write->next;
+        size_t size = write_size(write);
+        bool is_too_large = size > asset_tables_write_max(&index->tables);
+        used += size + ASSET_PUT_COST * write->key_count;
+        if (first != write && (is_too_large || used > room)) {
+            write_group(index, first, write);
+            first = write;
+            used = size + ASSET_PUT_COST * write->key_count;
+        }
+        if (is_too_large) {
+            refuse(index, write, size);
+            first = next;
+            used = 0;
+        }
+        write = next;
+    }
+    if (first != NULL)
+        write_group(index, first, NULL);
+}
+
+/* --- turns --- */
+
+static bool is_upkeep_due(const struct asset_index *index)
+{
+    int64_t age;
+    if (index->is_upkeep_due || __builtin_sub_overflow(index->now(), index->upkeep_at, &age))
+        return true;
+    return age >= ASSET_UPKEEP_MS || age < 0;
+}
+
+static bool is_past(const struct timespec *time)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > time->tv_sec ||
+           (now.tv_sec == time->tv_sec && now.tv_nsec >= time->tv_nsec);
+}
+
+static bool has_work(const struct asset_index *index)
+{
+    return index->first != NULL || index->is_stopping || index->are_uses_many ||
+           index->is_upkeep_due;
+}
+
+void asset_writer_wait(struct asset_index *index)
+{
+    while (!has_work(index)) {
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += USES_MS / 1000;
+        if (pthread_cond_timedwait(&index->work, &index->lock, &until) != ETIMEDOUT)
+            continue;
+        (void)pthread_mutex_unlock(&index->lock);
+        asset_shared_take_uses(&index->shared, &index->uses);
+        bool are_many = asset_uses_are_many(&index->uses);
+        (void)pthread_mutex_lock(&index->lock);
+        index->are_uses_many |= are_many;
+        index->is_upkeep_due |= is_past(&index->upkeep_until);
+    }
+    index->is_upkeep_due |= index->are_uses_many && !index->has_upkeep_failed;
+    index->are_uses_many = false;
+}
+
+void asset_writer_turn(struct asset_index *index, struct asset_write *first)
+{
+    if (is_upkeep_due(index))
+        upkeep(index);
+    write_queue(index, first);
+}
+
+void asset_writer_finish(struct asset_index *index)
+{
+    struct err err;
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more)
+        rc = commit_some_upkeep(index, false, &more, &err);
+    if (rc != 0)
+        log_error("index-upkeep", log_str("path", index->directory.path),
+                  log_str("reason", err.msg),
+                  log_str("answer", "fetches of the last minute are forgotten"));
+}
