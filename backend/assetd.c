@@ -78,11 +78,13 @@ static void raise_descriptors(void)
 
 /*
  * Large requests come and go: their memory is the system's again at once, however many threads had
- * a part in them.
+ * a part in them. What is smaller comes from the allocator's arenas, which keep what they once had:
+ * with one for each thread, as it would make them, together several times what is in use.
  */
-static void return_memory(void)
+static void bound_memory(void)
 {
     (void)mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    (void)mallopt(M_ARENA_MAX, 2);
 }
 
 static int serve(const struct conf *conf)
@@ -93,7 +95,7 @@ static int serve(const struct conf *conf)
     int number;
     log_set_level(conf->log_level);
     raise_descriptors();
-    return_memory();
+    bound_memory();
     block_signals(&waited);
     if (start(conf, &parts, &err) != 0) {
         log_error("start-failed", log_str("reason", err.msg));

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* build.bazel.remote.execution.v2.ContentAddressableStorage, but for GetTree: see get_tree.c. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/digest_set.h"
 #include "base/log.h"
 #include "base/utf8.h"
@@ -9,9 +12,10 @@
 #include "service/request.h"
 
 enum {
-    BATCH_SLICE = 64,         /* blobs that the store is asked about at once */
-    FIND_AT_ONCE_MAX = 1024,  /* digests that are looked up without a worker: a millisecond */
-    STATUS_MESSAGE_MAX = 127, /* bytes of one blob's error in BatchReadBlobs */
+    BATCH_SLICE = 64,             /* blobs that the store is asked about at once */
+    FIND_AT_ONCE_MAX = 1024,      /* digests that are looked up without a worker: a millisecond */
+    STATUS_MESSAGE_MAX = 127,     /* bytes of one blob's error in BatchReadBlobs */
+    READ_TOGETHER_MAX = 64 << 10, /* bytes of a blob that is read with others; the store's run */
 };
 
 static const int compressor_none = BUILD__BAZEL__REMOTE__EXECUTION__V2__COMPRESSOR__VALUE__IDENTITY;
@@ -357,22 +361,74 @@ static uint8_t *put_failure(uint8_t *out, const REAPI(Digest) *digest, struct er
     return put_message(out, FIELD_STATUS, &status.base);
 }
 
-/* The blob is read to where it is sent from. */
-static uint8_t *put_blob(uint8_t *out, struct cas *cas, const REAPI(Digest) *message,
-                         const struct digest *digest)
+/* Bytes of a response before the blob's own. */
+static size_t head_size(const REAPI(Digest) *digest, size_t size)
 {
-    struct cas_blob blob = {.digest = *digest};
-    size_t size = (size_t)digest->size;
-    size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(message);
-    uint8_t *data =
-        wire_put_head(out, FIELD_RESPONSES,
-                      wire_bytes_size(digest_size) + wire_bytes_size(size) + wire_bytes_size(0));
-    data = put_message(data, FIELD_DIGEST, &message->base);
-    data = wire_put_head(data, FIELD_DATA, size);
-    cas_get(cas, NULL, &blob, 1, data);
-    if (blob.err.code != ERR_OK)
-        return put_failure(out, message, &blob.err);
-    return put_message(data + size, FIELD_STATUS, &status_ok.base);
+    size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(digest);
+    size_t rest = wire_bytes_size(size) + wire_bytes_size(0);
+    return wire_bytes_size(wire_bytes_size(digest_size) + rest) - size - wire_bytes_size(0);
+}
+
+/* The data may be where it belongs already, or anywhere behind. */
+static uint8_t *put_blob(uint8_t *out, const REAPI(Digest) *digest, struct span data)
+{
+    size_t digest_size = build__bazel__remote__execution__v2__digest__get_packed_size(digest);
+    out = wire_put_head(out, FIELD_RESPONSES,
+                        wire_bytes_size(digest_size) + wire_bytes_size(data.size) +
+                            wire_bytes_size(0));
+    out = put_message(out, FIELD_DIGEST, &digest->base);
+    out = wire_put_head(out, FIELD_DATA, data.size);
+    if (out != data.data)
+        memmove(out, data.data, data.size);
+    return put_message(out + data.size, FIELD_STATUS, &status_ok.base);
+}
+
+/*
+ * The responses for COUNT digests, in the room that they have from OUT on; returns their end. The
+ * blobs are read to the end of that room and move to the front one by one: as no response takes
+ * more than its room, none reaches the blobs behind it. One alone is read to where it is sent from.
+ */
+static uint8_t *put_blobs(uint8_t *out, struct cas *cas, REAPI(Digest) *const *messages,
+                          const struct digest *digests, size_t count, struct cas_blob *blobs)
+{
+    size_t gap = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t size = (size_t)digests[i].size;
+        blobs[i].digest = digests[i];
+        gap += count == 1 ? head_size(messages[i], size)
+                          : response_room(messages[i], digests[i].size) - size;
+    }
+    cas_get(cas, NULL, blobs, count, out + gap);
+    for (size_t i = 0; i < count; i++)
+        out = blobs[i].err.code == ERR_OK ? put_blob(out, messages[i], blobs[i].data)
+                                          : put_failure(out, messages[i], &blobs[i].err);
+    return out;
+}
+
+/* How many of COUNT digests are read at once: what is large is better read alone. */
+static size_t read_at_once(const struct digest *digests, size_t count)
+{
+    size_t taken = 0;
+    while (taken < count && taken < BATCH_SLICE && digests[taken].size <= READ_TOGETHER_MAX)
+        taken++;
+    return taken > 0 ? taken : 1;
+}
+
+static int read_blobs(struct cas *cas, const REAPI(BatchReadBlobsRequest) *request,
+                      const struct digest *digests, uint8_t *message, size_t *size, struct err *err)
+{
+    /* Not in the call's arena, which stays as large for the calls to come. */
+    struct cas_blob *blobs = malloc(BATCH_SLICE * sizeof(blobs[0]));
+    if (blobs == NULL)
+        return err_no_memory(err, "a batch");
+    uint8_t *end = message;
+    for (size_t done = 0, count; done < request->n_digests; done += count) {
+        count = read_at_once(digests + done, request->n_digests - done);
+        end = put_blobs(end, cas, request->digests + done, digests + done, count, blobs);
+    }
+    free(blobs);
+    *size = (size_t)(end - message);
+    return 0;
 }
 
 /* Bytes of the largest answer: digests without content add up as well. */
@@ -409,7 +465,7 @@ static void batch_read(struct call *call)
         (const REAPI(BatchReadBlobsRequest) *)call->request;
     const struct instance *instance = call->state;
     struct err err;
-    size_t room = 0;
+    size_t room = 0, size = 0;
     uint8_t *message = NULL;
     struct digest *digests = arena_calloc(call->arena, request->n_digests, sizeof(digests[0]));
     int rc = digests != NULL ? 0 : err_no_memory(&err, "a list of digests");
@@ -419,14 +475,12 @@ static void batch_read(struct call *call)
         message = call_message_space(call, room);
         rc = message != NULL ? 0 : err_no_memory(&err, "the answer");
     }
-    if (rc != 0) {
+    if (rc == 0)
+        rc = read_blobs(instance->cas, request, digests, message, &size, &err);
+    if (rc == 0)
+        call_finish_filled(call, size);
+    else
         call_fail(call, &err);
-        return;
-    }
-    uint8_t *end = message;
-    for (size_t i = 0; i < request->n_digests; i++)
-        end = put_blob(end, instance->cas, request->digests[i], &digests[i]);
-    call_finish_filled(call, (size_t)(end - message));
 }
 
 void storage_batch_read_start(struct call *call)

@@ -3,6 +3,7 @@
 #include "transport/server.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "rpc/queue.h"
@@ -13,12 +14,18 @@
 enum {
     /* Calls of one method that the core can take at once without asking us for more memory. */
     ARMED_PER_METHOD = 64,
-    /* HTTP/2 window that a peer may fill ahead of us, bytes: what keeps uploads flowing. */
-    LOOKAHEAD = 4 << 20,
+    /*
+     * HTTP/2 window that a peer may fill ahead of us, bytes of each stream: what keeps uploads
+     * flowing. All of it waits in memory where the disk is slower than the network, so that it is
+     * times the uploads under way. It bounds an upload to this much for each round trip: 25 MB/s
+     * over 20 ms, to a client that comes directly. A proxy beside us has no round trip to speak of.
+     */
+    LOOKAHEAD = 512 << 10,
     READ_CHUNK = 256 << 10,
     METADATA_MAX = 64 << 10,
     /* Milliseconds between pings of a client that are no offence (gRPC keepalive, A8). */
     PING_INTERVAL_MIN = 500,
+    STOP_SECONDS = 1, /* how long the core may take to stop when all calls have ended */
 };
 
 struct server {
@@ -26,6 +33,7 @@ struct server {
     struct metrics_calls calls;
     struct metrics *metrics; /* NULL: none */
     struct server_flight flight;
+    struct message_space *space;
     struct server_listener *listeners;
     size_t count;           /* of listeners that were made */
     struct rpc_tag stopped; /* of the shutdown of every listener */
@@ -118,7 +126,8 @@ static int open_listeners(struct server *server, const struct services *services
                                                         .conf = &conf->listeners[i],
                                                         .queue = rpc_queue_core(server->queue),
                                                         .calls = &server->calls,
-                                                        .flight = &server->flight};
+                                                        .flight = &server->flight,
+                                                        .space = server->space};
         int rc = open_listener(server, &server->listeners[i], err);
         if (rc != 0)
             return rc;
@@ -152,26 +161,44 @@ static void on_stopped(struct rpc_tag *tag, bool ok)
     (void)pthread_mutex_unlock(&server->lock);
 }
 
+/* Whether all listeners have stopped until DEADLINE (CLOCK_REALTIME; NULL: waits for that). */
+static bool wait_stopped(struct server *server, const struct timespec *deadline)
+{
+    int rc = 0;
+    (void)pthread_mutex_lock(&server->lock);
+    while (server->stopping != 0 && rc == 0)
+        rc = deadline != NULL ? pthread_cond_timedwait(&server->changed, &server->lock, deadline)
+                              : pthread_cond_wait(&server->changed, &server->lock);
+    bool stopped = server->stopping == 0;
+    (void)pthread_mutex_unlock(&server->lock);
+    return stopped;
+}
+
 /*
  * The core would cancel calls that come while it shuts down. So it goes on while calls are under
  * way, we answer new ones with UNAVAILABLE, and it is shut down when nothing is left, or what is
- * left is to be cancelled.
+ * left is to be cancelled. Only then: cancelling ends connections with an error, after which some
+ * clients wait for ever for answers that they have had.
  */
 static void stop_listeners(struct server *server, int64_t grace)
 {
-    if (!server_flight_stop(&server->flight, grace))
+    bool all_ended = server_flight_stop(&server->flight, grace);
+    if (!all_ended)
         log_warning("cancelling-calls", log_num("after_ms", grace));
     server->stopping = server->count;
     server->stopped.done = on_stopped;
-    for (size_t i = 0; i < server->count; i++) {
-        struct server_listener *listener = &server->listeners[i];
-        grpc_server_shutdown_and_notify(listener->core, listener->queue, &server->stopped);
-        grpc_server_cancel_all_calls(listener->core);
-    }
-    (void)pthread_mutex_lock(&server->lock);
-    while (server->stopping != 0)
-        (void)pthread_cond_wait(&server->changed, &server->lock);
-    (void)pthread_mutex_unlock(&server->lock);
+    for (size_t i = 0; i < server->count; i++)
+        grpc_server_shutdown_and_notify(server->listeners[i].core, server->listeners[i].queue,
+                                        &server->stopped);
+    /* A call may have come in between, of a client that does not end it. */
+    struct timespec deadline;
+    (void)clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += STOP_SECONDS;
+    if (all_ended && wait_stopped(server, &deadline))
+        return;
+    for (size_t i = 0; i < server->count; i++)
+        grpc_server_cancel_all_calls(server->listeners[i].core);
+    (void)wait_stopped(server, NULL);
 }
 
 int server_start(const struct services *services, struct server **out, struct err *err)
@@ -183,6 +210,8 @@ int server_start(const struct services *services, struct server **out, struct er
     (void)pthread_mutex_init(&server->lock, NULL);
     (void)pthread_cond_init(&server->changed, NULL);
     int rc = server_flight_init(&server->flight, err);
+    if (rc == 0 && (server->space = message_space_new()) == NULL)
+        rc = err_no_memory(err, "the messages");
     if (rc == 0)
         rc = metrics_calls_init(&server->calls, err);
     if (rc == 0)
@@ -214,6 +243,7 @@ void server_stop(struct server *server, int64_t grace)
     rpc_queue_free(server->queue);
     metrics_stop(server->metrics);
     metrics_calls_fini(&server->calls);
+    message_space_free(server->space);
     free(server->listeners);
     (void)pthread_cond_destroy(&server->changed);
     (void)pthread_mutex_destroy(&server->lock);

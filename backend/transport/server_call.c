@@ -343,10 +343,9 @@ uint8_t *call_message_space(struct call *handled, size_t size)
 {
     struct server_call *call = server_call_of(handled);
     drop_slice(&call->space);
-    uint8_t *memory = malloc(size); /* the core's own would end the process if there is none */
-    if (memory != NULL)
-        call->space = grpc_slice_new(memory, size, free);
-    return memory;
+    if (!message_space_make(call->method->listener->space, size, &call->space))
+        return NULL;
+    return GRPC_SLICE_START_PTR(call->space);
 }
 
 /* Makes the first SIZE bytes of the space the message to send. */

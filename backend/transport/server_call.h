@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "rpc/message_space.h"
 #include "service/services.h"
 #include "transport/metrics.h"
 
@@ -39,6 +40,7 @@ struct server_listener {
     struct server_method *methods; /* method_count, and one more for unknown ones */
     struct metrics_calls *calls;
     struct server_flight *flight;
+    struct message_space *space;
 };
 
 /* The calls of all listeners. */

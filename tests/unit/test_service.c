@@ -420,6 +420,39 @@ static void test_batch_read_missing(void **state)
     assert_read(&fake, blobs, 6, 1 << 0 | 1 << 4);
 }
 
+/* What is read together and what is read alone, with misses before, between and behind. */
+static void test_batch_read_of_mixed_sizes(void **state)
+{
+    (void)state;
+    enum { COUNT = 200 };
+    static const size_t sizes[] = {5, 127, 128, 16000, 65535, 65536, 65537, 100000, 0, 1};
+    struct fake_call fake;
+    struct fake_blob *blobs[COUNT];
+    REAPI(Digest) *digests[COUNT];
+    uint64_t missing = (uint64_t)1 << 0 | (uint64_t)1 << 7 | (uint64_t)1 << 15 | (uint64_t)3 << 31 |
+                       (uint64_t)1 << 63;
+    for (size_t i = 0; i < COUNT; i++) {
+        /* Near the end, runs of small ones longer than a slice. */
+        size_t size = i < 64 ? sizes[i % 10] : i;
+        blobs[i] = size == 0 ? fake_blob_of("", 0) : fake_blob_new(size);
+        digests[i] = &blobs[i]->digest;
+        if (i >= 64 || (missing >> i & 1) == 0)
+            fake_store(FAKE_MAIN, blobs[i]);
+    }
+    for (size_t first = 0; first < 64; first++) {
+        read_batch(&fake, digests + first, COUNT - first);
+        assert_read(&fake, blobs + first, COUNT - first, missing >> first);
+    }
+    /* All of them missing, as the longest answers to the shortest blobs. */
+    struct fake_blob *absent[COUNT];
+    for (size_t i = 0; i < 64; i++) {
+        absent[i] = fake_blob_new(6 + i / 32);
+        digests[i] = &absent[i]->digest;
+    }
+    read_batch(&fake, digests, 64);
+    assert_read(&fake, absent, 64, UINT64_MAX);
+}
+
 static void test_batch_read_refused(void **state)
 {
     (void)state;
@@ -704,6 +737,7 @@ int main(void)
         cmocka_unit_test(test_batch_update_refused),
         cmocka_unit_test(test_batch_update_without_room),
         cmocka_unit_test(test_batch_read_missing),
+        cmocka_unit_test(test_batch_read_of_mixed_sizes),
         cmocka_unit_test(test_batch_read_refused),
         cmocka_unit_test(test_get_tree),
         cmocka_unit_test(test_get_tree_incomplete),
