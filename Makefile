@@ -55,12 +55,13 @@ OBJECTS := $(SOURCES:%.c=$(O)/obj/%.o)
 PROGRAMS := $(patsubst backend/%.c,$(O)/%,$(wildcard $(MAINS)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 UNIT_SHARED := $(patsubst %.c,$(O)/obj/%.o,$(filter-out tests/unit/test_%.c,$(sort $(wildcard tests/unit/*.c))))
+BENCH := $(addprefix $(O)/bench/,empty fill load)
 
 VENV := build/venv
 C_FILES := $(shell find backend tests -name '*.[ch]')
 SHELL_FILES := .ci/run $(wildcard deploy/demo/*.sh) $(wildcard deploy/nginx/authorize)
 
-.PHONY: all help deps up test unit check format-check layers shellcheck compilers sanitizers format clean
+.PHONY: all help deps up test bench unit check format-check layers shellcheck compilers sanitizers format clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -81,6 +82,11 @@ test: ## all tests: unit, nginx, end to end; real nginx, bst and casd; ends with
 	@$(MAKE) deps DEPS_FOR=test
 	@$(MAKE) all unit $(VENV)/.stamp
 	@BUILD=$(O) $(PYTHON) tests/run
+
+bench: ## what calls cost the server, beside the bare gRPC core; options: tests/bench/README.md
+	@$(MAKE) deps DEPS_FOR=bench
+	@$(MAKE) all $(BENCH)
+	@BUILD=$(O) $(PYTHON) tests/bench/run
 
 check: ## format, layers, scripts, warnings of gcc and clang, unit tests under sanitizers
 	@$(MAKE) deps DEPS_FOR=check
@@ -158,8 +164,18 @@ $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libunit.a $(O)/libassetd.a
 	@$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
+$(O)/bench/empty: $(O)/obj/tests/bench/empty.o
+$(O)/bench/fill: $(patsubst %,$(O)/obj/tests/bench/%.o,fill blobs)
+$(O)/bench/load: $(patsubst %,$(O)/obj/tests/bench/%.o,load client bodies blobs)
+$(O)/bench/load: LDLIBS += -lnghttp2
+
+$(BENCH): $(O)/libassetd.a
+	@mkdir -p $(@D)
+	@$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libassetd.a $(LDLIBS)
+
 clean: ## remove what was built (not the tests' Python)
 	rm -rf build/assetd build/assetctl build/obj build/gen build/unit build/libassetd.a build/libunit.a \
-	    build/debug build/asan build/tsan build/clang
+	    build/bench build/debug build/asan build/tsan build/clang
 
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing from Debian's packages: deps.sh [test] [check]
+# Installs what is missing from Debian's packages: deps.sh [test] [check] [bench]
 #
 # Without arguments what `make` and `make up` need; says nothing and is quick if nothing is missing.
 set -eu
@@ -9,6 +9,7 @@ build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler prot
        libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev openssl'
 test='python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev'
 check='clang-14 clang-format-14 shellcheck libcmocka-dev python3'
+bench='libnghttp2-dev python3'
 policy=/usr/sbin/policy-rc.d
 
 # Those of the packages named that are not installed.
@@ -71,8 +72,9 @@ for purpose in "$@"; do
     case $purpose in
     test) packages="$packages $test" ;;
     check) packages="$packages $check" ;;
+    bench) packages="$packages $bench" ;;
     *)
-        echo "usage: deps.sh [test] [check]" >&2
+        echo "usage: deps.sh [test] [check] [bench]" >&2
         exit 2
         ;;
     esac

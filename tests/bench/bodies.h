@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bodies of the calls that are made: all requests, and what the answers have to be. */
+#ifndef ASSETD_BENCH_BODIES_H
+#define ASSETD_BENCH_BODIES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/span.h"
+#include "blobs.h"
+
+/* gRPC messages, each with its prefix, as runs of bytes that may belong to several bodies. */
+struct body {
+    struct span *runs; /* heap */
+    size_t count;
+    size_t size;   /* of all of them */
+    uint8_t *made; /* what was made for this body alone; heap */
+};
+
+/* COUNT calls of one method; call N has request N and answer N, modulo COUNT. */
+struct bodies {
+    const char *path;
+    size_t count;
+    struct body *requests; /* heap */
+    struct body *answers;  /* heap; the same for all if there is but one */
+    size_t answer_count;
+    struct blobs_large large; /* what runs of ByteStream's bodies are of */
+};
+
+/* What is in the store from the beginning: blobs 0 to BASE - 1 and 0 to SMALL - 1 of the series. */
+struct bodies_store {
+    uint64_t base; /* at least EXCHANGE_BATCH */
+    uint64_t small;
+};
+
+/* Each asks for digests that are there, taken at random by SEED. */
+void bodies_make_find(struct bodies *bodies, size_t count, const struct bodies_store *store,
+                      uint64_t seed);
+
+/* Each stores blobs of BLOBS_NEW, from number FIRST on. */
+void bodies_make_update(struct bodies *bodies, size_t count, uint64_t first);
+
+/* As many as it takes to read each blob of the base once: in order, or at random if SEED is not 0.
+ */
+void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, uint64_t seed);
+
+/* Blobs of BLOBS_STREAM, from number FIRST on, to be read or written. */
+void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first);
+void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first);
+
+void bodies_fini(struct bodies *bodies);
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The empty handler: the gRPC core, set up as assetd sets it up, with handlers that read what they
+ * are sent and answer zeros of the same sizes. What it costs is what no server on the core can
+ * save.
+ *
+ *     empty ADDRESS
+ *
+ * Ends with SIGTERM.
+ */
+#include <grpc/byte_buffer.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+#include <grpc/slice.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exchange.h"
+#include "rpc/queue.h"
+
+/* As in the server's own start. */
+enum {
+    POLLERS = 1,
+    ARMED_PER_METHOD = 64,
+    LOOKAHEAD = 512 << 10,
+    READ_CHUNK = 256 << 10,
+    MESSAGE_MAX = 16 << 20,
+    STREAMS = 256,
+    METADATA_MAX = 64 << 10,
+    PING_INTERVAL_MIN = 500,
+};
+
+/* One method: what its calls bring and get. */
+struct method {
+    const char *path;
+    bool streams_requests; /* messages are taken until there are no more */
+    size_t size;           /* bytes of a message of the answer */
+    unsigned messages;     /* of which there are so many */
+    void *registered;      /* the core's */
+    grpc_slice message;
+};
+
+static struct method methods[] = {
+    {.path = EXCHANGE_FIND, .size = EXCHANGE_FIND_ANSWER, .messages = 1},
+    {.path = EXCHANGE_UPDATE, .size = EXCHANGE_UPDATE_ANSWER, .messages = 1},
+    {.path = EXCHANGE_READ, .size = EXCHANGE_READ_ANSWER, .messages = 1},
+    {.path = EXCHANGE_FETCH,
+     .size = EXCHANGE_FETCH_MESSAGE,
+     .messages = EXCHANGE_STREAM / EXCHANGE_PIECE},
+    {.path = EXCHANGE_STORE,
+     .streams_requests = true,
+     .size = EXCHANGE_STORE_ANSWER,
+     .messages = 1},
+};
+
+enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
+
+struct server {
+    grpc_server *core;
+    grpc_completion_queue *queue;
+};
+
+/* A call, used again for the next one when it is over. */
+struct call {
+    struct rpc_tag tag;
+    const struct server *server;
+    const struct method *method;
+    grpc_call *core;
+    gpr_timespec deadline;
+    grpc_metadata_array metadata;
+    grpc_byte_buffer *received;
+    grpc_byte_buffer *sending;
+    unsigned left; /* messages to send */
+    bool has_sent;
+    int was_cancelled;
+};
+
+static struct call *call_of(struct rpc_tag *tag)
+{
+    return (struct call *)((char *)tag - offsetof(struct call, tag));
+}
+
+static void check(grpc_call_error error)
+{
+    if (error == GRPC_CALL_OK)
+        return;
+    (void)fprintf(stderr, "empty: %s\n", grpc_call_error_to_string(error));
+    abort();
+}
+
+static void arm(struct call *call);
+static void send_next(struct call *call);
+
+static void drop(grpc_byte_buffer **buffer)
+{
+    if (*buffer != NULL)
+        grpc_byte_buffer_destroy(*buffer);
+    *buffer = NULL;
+}
+
+static void on_finished(struct rpc_tag *tag, bool ok)
+{
+    struct call *call = call_of(tag);
+    (void)ok;
+    drop(&call->sending);
+    drop(&call->received);
+    grpc_call_unref(call->core);
+    arm(call);
+}
+
+static void on_sent(struct rpc_tag *tag, bool ok)
+{
+    struct call *call = call_of(tag);
+    drop(&call->sending);
+    if (!ok)
+        call->left = 1; /* the client is gone: the end is all that is left */
+    send_next(call);
+}
+
+/* The next message, and with the last one the status. */
+static void send_next(struct call *call)
+{
+    grpc_slice message = call->method->message;
+    grpc_op ops[4];
+    size_t count = 0;
+    if (!call->has_sent)
+        ops[count++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
+    call->has_sent = true;
+    call->sending = grpc_raw_byte_buffer_create(&message, 1);
+    ops[count++] =
+        (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = call->sending};
+    call->left--;
+    if (call->left == 0) {
+        ops[count++] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
+                                 .data.send_status_from_server.status = GRPC_STATUS_OK};
+        ops[count++] = (grpc_op){.op = GRPC_OP_RECV_CLOSE_ON_SERVER,
+                                 .data.recv_close_on_server.cancelled = &call->was_cancelled};
+    }
+    call->tag.done = call->left == 0 ? on_finished : on_sent;
+    check(grpc_call_start_batch(call->core, ops, count, &call->tag, NULL));
+}
+
+static void receive(struct call *call);
+
+static void on_received(struct rpc_tag *tag, bool ok)
+{
+    struct call *call = call_of(tag);
+    bool is_over = !ok || call->received == NULL;
+    drop(&call->received);
+    if (is_over)
+        send_next(call);
+    else
+        receive(call);
+}
+
+static void receive(struct call *call)
+{
+    const grpc_op op = {.op = GRPC_OP_RECV_MESSAGE,
+                        .data.recv_message.recv_message = &call->received};
+    call->tag.done = on_received;
+    check(grpc_call_start_batch(call->core, &op, 1, &call->tag, NULL));
+}
+
+static void on_arrival(struct rpc_tag *tag, bool ok)
+{
+    struct call *call = call_of(tag);
+    if (!ok)
+        return;
+    if (call->method->streams_requests)
+        receive(call);
+    else
+        send_next(call);
+}
+
+static void arm(struct call *call)
+{
+    const struct server *server = call->server;
+    grpc_byte_buffer **payload = call->method->streams_requests ? NULL : &call->received;
+    call->metadata.count = 0;
+    call->left = call->method->messages;
+    call->has_sent = false;
+    call->tag.done = on_arrival;
+    check(grpc_server_request_registered_call(server->core, call->method->registered, &call->core,
+                                              &call->deadline, &call->metadata, payload,
+                                              server->queue, server->queue, &call->tag));
+}
+
+static grpc_arg int_arg(const char *key, int value)
+{
+    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
+}
+
+static grpc_server *make_core(void)
+{
+    grpc_arg args[] = {
+        int_arg("grpc.http2.bdp_probe", 0),
+        int_arg("grpc.http2.lookahead_bytes", LOOKAHEAD),
+        int_arg("grpc.experimental.tcp_read_chunk_size", READ_CHUNK),
+        int_arg("grpc.experimental.tcp_min_read_chunk_size", READ_CHUNK),
+        int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
+        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, MESSAGE_MAX),
+        int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1),
+        int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS),
+        int_arg(GRPC_ARG_MAX_METADATA_SIZE, METADATA_MAX),
+        int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN),
+        int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
+    };
+    const grpc_channel_args all = {.num_args = sizeof(args) / sizeof(args[0]), .args = args};
+    return grpc_server_create(&all, NULL);
+}
+
+static bool start(struct server *server, const char *address)
+{
+    server->core = make_core();
+    grpc_server_register_completion_queue(server->core, server->queue, NULL);
+    for (size_t i = 0; i < METHODS; i++) {
+        struct method *method = &methods[i];
+        method->message = grpc_slice_malloc_large(method->size);
+        memset(GRPC_SLICE_START_PTR(method->message), 0, method->size);
+        method->registered = grpc_server_register_method(
+            server->core, method->path, NULL,
+            method->streams_requests ? GRPC_SRM_PAYLOAD_NONE
+                                     : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+            0);
+    }
+    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
+    int port = grpc_server_add_http2_port(server->core, address, plain);
+    grpc_server_credentials_release(plain);
+    if (port == 0)
+        return false;
+    grpc_server_start(server->core);
+    struct call *calls = calloc(METHODS * ARMED_PER_METHOD, sizeof(calls[0]));
+    for (size_t i = 0; calls != NULL && i < METHODS * ARMED_PER_METHOD; i++) {
+        calls[i].server = server;
+        calls[i].method = &methods[i % METHODS];
+        arm(&calls[i]);
+    }
+    return calls != NULL;
+}
+
+int main(int argc, char **argv)
+{
+    sigset_t waited;
+    int number;
+    struct err err;
+    struct rpc_queue *queue;
+    struct server server;
+    if (argc != 2) {
+        (void)fputs("usage: empty ADDRESS\n", stderr);
+        return 2;
+    }
+    (void)sigemptyset(&waited);
+    (void)sigaddset(&waited, SIGTERM);
+    (void)pthread_sigmask(SIG_BLOCK, &waited, NULL);
+    if (rpc_queue_new(POLLERS, &queue, &err) != 0) {
+        (void)fprintf(stderr, "empty: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
+    server.queue = rpc_queue_core(queue);
+    if (!start(&server, argv[1])) {
+        (void)fprintf(stderr, "empty: cannot serve at %s\n", argv[1]);
+        return EXIT_FAILURE;
+    }
+    (void)sigwait(&waited, &number);
+    /* Nothing is kept that would have to be given back in order. */
+    _Exit(EXIT_SUCCESS);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is exchanged in each operation that is measured: methods, and the sizes of answers. */
+#ifndef ASSETD_BENCH_EXCHANGE_H
+#define ASSETD_BENCH_EXCHANGE_H
+
+#define EXCHANGE_CAS    "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
+#define EXCHANGE_FIND   EXCHANGE_CAS "FindMissingBlobs"
+#define EXCHANGE_UPDATE EXCHANGE_CAS "BatchUpdateBlobs"
+#define EXCHANGE_READ   EXCHANGE_CAS "BatchReadBlobs"
+#define EXCHANGE_FETCH  "/google.bytestream.ByteStream/Read"
+#define EXCHANGE_STORE  "/google.bytestream.ByteStream/Write"
+
+/* All in bytes, but for the first. */
+enum {
+    EXCHANGE_BATCH = 100,       /* digests or blobs in a request */
+    EXCHANGE_BLOB = 1024,       /* a blob of a batch */
+    EXCHANGE_SMALL = 16,        /* a blob that is only there to be many */
+    EXCHANGE_STREAM = 64 << 20, /* a blob of ByteStream */
+    EXCHANGE_PIECE = 1 << 20,   /* of it in a message */
+
+    /* A Digest: 64 hexadecimal digits with their head, and the size of a blob of a batch. */
+    EXCHANGE_DIGEST = 2 + 64 + 3,
+    EXCHANGE_FIND_ANSWER = 0,
+    EXCHANGE_UPDATE_ANSWER = EXCHANGE_BATCH * (2 + 2 + EXCHANGE_DIGEST + 2),
+    EXCHANGE_READ_ANSWER = EXCHANGE_BATCH * (3 + 2 + EXCHANGE_DIGEST + 3 + EXCHANGE_BLOB + 2),
+    EXCHANGE_FETCH_MESSAGE = 1 + 3 + EXCHANGE_PIECE, /* of as many as there are pieces */
+    EXCHANGE_STORE_ANSWER = 1 + 4,
+
+    EXCHANGE_PREFIX = 5, /* gRPC: before each message */
+};
+
+#endif
