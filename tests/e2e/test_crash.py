@@ -266,6 +266,18 @@ def distrust(storage):
         shared.write(b"00000000-0000-0000-0000-000000000000")
 
 
+def assert_sound(storage):
+    """All that the storage holds is what it should be, servers running or not."""
+    done = subprocess.run(
+        [ASSETCTL, "check", str(storage)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
 def run_round(rng, seed, servers, model, budget, counts, distrusted=None):
     """DISTRUSTED: the storage directory, if it is to be as after a power cut."""
     victims = rng.choice(
@@ -310,18 +322,12 @@ def test_kill_9_at_any_moment(assetd, folder):
             print(f"round {number}, {time.monotonic() - begun:.1f} s: {counts}")
             distrusted = shared.storage if number % 10 == 9 else None
             run_round(rng, f"{seed} {number}", servers, model, budget, counts, distrusted)
+            assert_sound(shared.storage)
     watch.assert_within(QUOTA)
     assert all(counts.values()), counts
     assert len(model.watched()) == WATCHED
     for server in rng.sample(servers, len(servers)):
         server.stop()
-    done = subprocess.run(
-        [ASSETCTL, "check", str(shared.storage)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert_sound(shared.storage)
     assert any("event=evicted" in server.log() for server in servers)
     assert any("event=cas-rebuilt" in server.log() for server in servers)

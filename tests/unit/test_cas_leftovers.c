@@ -205,7 +205,6 @@ static void test_what_is_uploaded_before_it_is_found_is_durable(void **state)
 
     atomic_store(&stop_reads, 0);
     wait_until_rebuilt(store);
-    disk.pread = pread;
     free(bytes);
     assert_int_equal(put, ERR_OK);
     assert_int_equal(rc, 0);
@@ -214,6 +213,14 @@ static void test_what_is_uploaded_before_it_is_found_is_durable(void **state)
     /* What is known not to be there is not synced. */
     assert_int_equal(put_blob(store->cas, NULL, BLOB, 8, &small), ERR_OK);
     assert_false(is_durable(store->cas, &small));
+}
+
+/* Threads of the store read as long as it is open. */
+static int teardown_reads(void **state)
+{
+    int rc = store_teardown(state);
+    disk.pread = pread;
+    return rc;
 }
 
 int main(void)
@@ -226,7 +233,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_segment_with_a_torn_record_is_not_sealed,
                                         store_setup, store_teardown),
         cmocka_unit_test_setup_teardown(test_what_is_uploaded_before_it_is_found_is_durable,
-                                        store_setup, store_teardown),
+                                        store_setup, teardown_reads),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cas_load.h"
 #include "power_cut.h"
+#include "store/cas_check.h"
 #include "store/disk.h"
 #include "store_blobs.h"
 
@@ -250,6 +251,35 @@ static void go_on(struct cas *cas, const char *path, const struct cas_load *load
     assert_in_range(bytes_below(folder), 1, LARGE_QUOTA);
 }
 
+static void tell_fault(void *context, const struct store_fault *fault)
+{
+    (void)context;
+    if (atomic_load(&mutant) == NONE)
+        print_error("%s %s: %s\n", fault->what, fault->subject, fault->reason);
+}
+
+static void note_progress(void *context, const char *what, uint64_t done, uint64_t total)
+{
+    (void)context;
+    (void)what;
+    (void)done;
+    (void)total;
+}
+
+/* What an operator's check says of the store, beside the process that writes to it. */
+static bool is_sound(const char *path)
+{
+    struct store_check check = {.tell = tell_fault, .progress = note_progress};
+    struct cas_checked checked;
+    struct cas *cas;
+    struct err err;
+    const struct cas_options options = {.path = path, .quota = LARGE_QUOTA};
+    assert_int_equal(cas_open(&options, &cas, &err), 0);
+    int rc = cas_check(cas, &check, &checked, &err);
+    cas_close(cas);
+    return rc == 0 && check.faults == 0;
+}
+
 static bool is_bad(const struct cas_load_verdict *verdict)
 {
     return verdict->lost + verdict->wrong + verdict->unclear + verdict->broken > 0;
@@ -265,9 +295,11 @@ static bool survives(struct power_cut *cut, const struct cas_load *load, const c
     materialise(cut, path, seed, at);
     *verdict = (struct cas_load_verdict){.required = 0};
     bool is_open = cas_open(&options, &cas, &err) == 0;
+    bool is_clean = false;
     if (is_open) {
         wait_until_rebuilt(cas);
         cas_load_verify(load, cas, at, verdict);
+        is_clean = is_sound(path);
         if (goes_on && !is_bad(verdict))
             go_on(cas, path, load, at, verdict);
         else
@@ -276,7 +308,7 @@ static bool survives(struct power_cut *cut, const struct cas_load *load, const c
         print_error("%s\n", err.msg);
     }
     scratch_remove(path);
-    return is_open && !is_bad(verdict);
+    return is_clean && !is_bad(verdict);
 }
 
 /* --- runs --- */
