@@ -136,10 +136,10 @@ static const char *advice(enum err_code code)
 {
     static const char *const advices[ERR_CODES] = {
         [ERR_DENIED] = "run it as root, or as the user that the server runs as",
-        [ERR_PRECONDITION] = "use the assetctl that came with the server",
         [ERR_DATA_LOSS] = "stop the server, move the directory away, and have its content pushed "
                           "again",
-        [ERR_IO] = "look for faults of the disk in the system's log",
+        [ERR_IO] = "run it as the user that the server runs as, who may write there; if that is "
+                   "not it, look for faults of the disk in the system's log",
         [ERR_NO_MEMORY] = "run it when there is more memory",
     };
     return (unsigned)code < ERR_CODES ? advices[code] : NULL;
@@ -295,7 +295,7 @@ static int check_index(const char *storage, struct cas *cas, struct store_check 
     if (cas != NULL)
         (void)printf(", %" PRIu64 " of them incomplete", checked.incomplete);
     else
-        (void)printf("; their content is elsewhere, and was not looked up");
+        (void)printf("; whether their content is there was not looked up");
     (void)putchar('\n');
     return 0;
 }

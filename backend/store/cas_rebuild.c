@@ -542,7 +542,8 @@ int cas_rebuild(struct cas *cas, struct err *err)
     int rc = prepare(&rebuild, &ages, &count, err);
     if (rc == 0)
         log_info("cas-rebuild-begin", log_str("path", cas->directory.path),
-                 log_num("segments", (int64_t)count));
+                 log_num("segments", (int64_t)count),
+                 log_str("reason", "the machine stopped without a close, or the table was lost"));
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = insist(&rebuild, ages[i].number, err);
     if (rc == 0) {

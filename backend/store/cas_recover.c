@@ -268,7 +268,8 @@ static void forget_missing(struct cas *cas, const bool *seen)
         if (atomic_load(&segment->trusted) > CAS_SEGMENT_HEADER &&
             atomic_load(&segment->state) != CAS_LEAVING)
             log_error("cas-segment-missing", log_str("path", cas->directory.path),
-                      log_str("segment", name));
+                      log_str("segment", name),
+                      log_str("reason", "its file is gone, and what was in it"));
         cas_segment_free(segment);
     }
 }

@@ -29,6 +29,7 @@ enum { GROWTH_BLOCKS = 8 };
 /* Milliseconds. */
 enum {
     PATIENCE = 5 * 1000,        /* uses are short: what keeps all for longer is no use */
+    RELIEF_PATIENCE = 500,      /* the same, of who met a full disk */
     TELL_INTERVAL = 60 * 1000,  /* evictions are told at once, and then together */
     FAULT_INTERVAL = 60 * 1000, /* until what failed is tried again, if nobody waits for it */
     POLL_INTERVAL = 20,         /* other processes do not tell of the end of their holds */
@@ -89,8 +90,7 @@ int cas_space_fits(const struct cas_space *space, int64_t bytes, struct err *err
 {
     if (fits(space, bytes))
         return 0;
-    return err_set(err, ERR_EXHAUSTED,
-                   "the blob is larger than the quota of %" PRId64 " bytes lets any be",
+    return err_set(err, ERR_EXHAUSTED, "the blob is too large for the quota of %" PRId64 " bytes",
                    space->options.quota);
 }
 
@@ -121,20 +121,32 @@ static void leave_queue(struct cas_space *space, struct cas_space_waiter *waiter
     (void)pthread_cond_broadcast(&space->changed);
 }
 
-/* Lets those go on for whom there is room now, in the order in which they came. Lock held. */
+/*
+ * Lets those go on for whom there is room now, in the order in which they came. A full disk is no
+ * reason to wait for those who only need room within the quota. Lock held.
+ */
 static void serve(struct cas_space *space)
 {
-    struct cas_space_waiter *waiter;
-    while ((waiter = space->first) != NULL) {
-        bool is_served = waiter->is_relief
-                             ? waiter->bytes <= 0
-                             : atomic_load(&space->used) <= room_of(space) - waiter->bytes;
-        if (!is_served)
+    struct cas_space_waiter *next;
+    for (struct cas_space_waiter *waiter = space->first; waiter != NULL; waiter = next) {
+        next = waiter->next;
+        if (waiter->is_relief && waiter->bytes > 0)
+            continue;
+        if (!waiter->is_relief && atomic_load(&space->used) > room_of(space) - waiter->bytes)
             return;
         if (!waiter->is_relief)
             add_used(space, waiter->bytes);
         leave_queue(space, waiter);
     }
+}
+
+/* Whether somebody waits for room within the quota. Lock held. */
+static bool is_waited_for_room(const struct cas_space *space)
+{
+    const struct cas_space_waiter *waiter = space->first;
+    while (waiter != NULL && waiter->is_relief)
+        waiter = waiter->next;
+    return waiter != NULL;
 }
 
 /*
@@ -183,7 +195,7 @@ static int take(struct cas_space *space, int64_t bytes, bool urgent, struct err 
         return rc;
     (void)pthread_mutex_lock(&space->lock);
     int64_t left = room_of(space) - atomic_load(&space->used) - bytes;
-    if (left >= 0 && (urgent || space->first == NULL)) {
+    if (left >= 0 && (urgent || !is_waited_for_room(space))) {
         add_used(space, bytes);
         if (left < space->headroom && space->retry_at <= clock_steady())
             (void)pthread_cond_signal(&space->wanted);
@@ -297,8 +309,9 @@ static void give_for_table(void *context, int64_t bytes)
 /* What it evicts for. */
 struct goal {
     int64_t bytes;
-    int64_t largest;    /* segment that may go for it, in bytes */
-    bool is_waited_for; /* nothing goes where all that may would not be enough */
+    int64_t largest;                       /* segment that may go for it, in bytes */
+    bool is_waited_for;                    /* nothing goes where all that may would not be enough */
+    const struct cas_space_waiter *relief; /* for which it is, if the disk is full */
     const char *because;
 };
 
@@ -311,8 +324,10 @@ static bool find_goal(const struct cas_space *space, struct goal *goal)
     if (waiter != NULL) {
         goal->is_waited_for = true;
         goal->bytes = waiter->bytes + (waiter->is_relief ? 0 : over);
-        if (waiter->is_relief)
+        if (waiter->is_relief) {
             goal->because = "the disk is full";
+            goal->relief = waiter;
+        }
     } else if (over > 0) {
         goal->bytes = over;
     } else {
@@ -333,6 +348,20 @@ static void fail_waiters(struct cas_space *space, const struct err *err)
         waiter->rc = -ERR_IO;
         leave_queue(space, waiter);
     }
+}
+
+/*
+ * Nothing can go for who met a full disk. That is not waited for as long as room within the quota
+ * is: the threads that wait would be missing to those who read. Lock held.
+ */
+static void refuse_relief(struct cas_space *space, const struct goal *goal)
+{
+    struct cas_space_waiter *waiter = space->first;
+    if (waiter == NULL || waiter != goal->relief ||
+        clock_steady() - waiter->since < RELIEF_PATIENCE)
+        return;
+    waiter->rc = err_set(waiter->err, ERR_EXHAUSTED, "nothing that is stored can go now");
+    leave_queue(space, waiter);
 }
 
 static void tell_fault(struct cas_space *space, const struct err *err)
@@ -480,6 +509,7 @@ static void evict(struct cas_space *space, const struct goal *goal)
         space->retry_at = clock_steady() + POLL_INTERVAL;
         break;
     case CAS_EVICTION_NONE:
+        refuse_relief(space, goal);
         space->retry_at = clock_steady() + (space->first != NULL ? POLL_INTERVAL : LOOK_INTERVAL);
         break;
     }
@@ -648,7 +678,9 @@ static void compare_with_disk(const struct cas_space *space)
     log_warning("quota-exceeds-disk", log_str("path", space->options.path),
                 log_num("quota", space->options.quota), log_num("bytes", atomic_load(&space->used)),
                 log_num("disk-free", (int64_t)free_bytes),
-                log_str("answer", "uploads fail once the disk is full: lower the quota"));
+                log_str("answer",
+                        "on a full disk content goes early and uploads may fail: lower the "
+                        "quota"));
 }
 
 int cas_space_start(struct cas_space *space, struct err *err)
@@ -678,6 +710,8 @@ void cas_space_free(struct cas_space *space)
         (void)pthread_mutex_unlock(&space->lock);
         (void)pthread_join(space->thread, NULL);
     }
+    space->told_at = 0;
+    tell_evictions(space);
     free(space->buffer);
     (void)pthread_cond_destroy(&space->wanted);
     (void)pthread_cond_destroy(&space->changed);

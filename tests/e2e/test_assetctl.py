@@ -196,7 +196,7 @@ def test_a_sound_store_is_clean(content, storage):
 def test_evicted_content_is_not_wrong(stopped, storage):
     shutil.rmtree(storage / "cas")
     assert check(storage) == [
-        f"{storage}/index: 41 assets; their content is elsewhere, and was not looked up",
+        f"{storage}/index: 41 assets; whether their content is there was not looked up",
         f"{storage}: clean",
     ]
     stopped.server.start()
@@ -568,7 +568,7 @@ def test_an_index_alone_and_a_cas_alone(assetd, folder):
     client = server.client()
     client.push_blob("urn:elsewhere", digest_of(b"elsewhere"))
     assert check(storage) == [
-        f"{storage}/index: 1 assets; their content is elsewhere, and was not looked up",
+        f"{storage}/index: 1 assets; whether their content is there was not looked up",
         f"{storage}: clean",
     ]
     assert not (storage / "cas").exists()

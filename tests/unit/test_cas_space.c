@@ -59,7 +59,7 @@ static void test_what_cannot_fit_evicts_nothing(void **state)
     int64_t used = cas_space_used(site->space);
     assert_int_equal(put_blob(site, 1, QUOTA), ERR_EXHAUSTED);
     assert_int_equal(cas_space_fits(site->space, INT64_MAX, &err), -ERR_EXHAUSTED);
-    assert_string_equal(err.msg, "the blob is larger than the quota of 5000000 bytes lets any be");
+    assert_string_equal(err.msg, "the blob is too large for the quota of 5000000 bytes");
     assert_int_equal(cas_space_take(site->space, -1, &err), -ERR_EXHAUSTED);
     assert_int_equal(cas_space_fits(site->space, 4 * MB, &err), 0);
     assert_true(is_there(site, 0, MB));

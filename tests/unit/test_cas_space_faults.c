@@ -392,6 +392,37 @@ static void test_a_full_disk_is_relieved(void **state)
     assert_true(is_there(site, 2, MB));
 }
 
+static void *relieve_too_much(void *argument)
+{
+    struct site *site = argument;
+    return cas_space_relieve(site->space, 3 * MB) ? site : NULL;
+}
+
+/* One waits for room on the disk that cannot be made; others have room within the quota. */
+static void test_a_full_disk_stops_nobody_else(void **state)
+{
+    struct site *site = *state;
+    struct err err;
+    pthread_t thread;
+    void *relieved;
+    bool waits = false;
+    site_start(site, QUOTA);
+    must_put(site, 0, MB);
+    assert_int_equal(pthread_create(&thread, NULL, relieve_too_much, site), 0);
+    for (int i = 0; !waits && i < 1000; i++) {
+        pause_briefly();
+        (void)pthread_mutex_lock(&site->space->lock);
+        waits = site->space->first != NULL;
+        (void)pthread_mutex_unlock(&site->space->lock);
+    }
+    /* It would wait behind the other for as long as its patience lasts, and fail. */
+    assert_int_equal(cas_space_take(site->space, 10 * KB, &err), 0);
+    cas_space_give(site->space, 10 * KB);
+    assert_int_equal(pthread_join(thread, &relieved), 0);
+    assert_null(relieved);
+    assert_true(is_there(site, 0, MB));
+}
+
 /* --- a table of which not all is known --- */
 
 /* At the next sync of the test's own thread; NULL: nothing. */
@@ -487,6 +518,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_copies_that_do_not_become_durable, setup_faults,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_relieved, setup_faults, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_stops_nobody_else, setup_faults, teardown),
         cmocka_unit_test_setup_teardown(test_without_all_of_the_table_nothing_goes, setup,
                                         teardown),
     };
