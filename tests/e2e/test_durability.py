@@ -3,7 +3,11 @@
 
 import concurrent.futures
 import itertools
+import pathlib
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
 
 import grpc
@@ -174,3 +178,32 @@ def test_sigint_ends_it_as_well(server):
     server.close_clients()
     server.signal(signal.SIGINT)
     assert server.wait() == 0
+
+
+@pytest.fixture
+def other_disk():
+    """A new folder on another file system."""
+    with tempfile.TemporaryDirectory(prefix="assetd-test-", dir="/dev/shm") as other:
+        yield pathlib.Path(other)
+
+
+def test_a_copy_of_the_storage_takes_its_place(other_disk, assetd):
+    """As an operator moves to another disk: stopped, copied with its times and modes, started."""
+    server = assetd()
+    client = server.client()
+    tree = Tree({"a": {"b": noise(100_000, "moved")}})
+    client.upload_tree(tree)
+    data = noise(3 * MIB, "moved as well")
+    client.write(data)
+    client.push_blob("urn:a", digest_of(data), references_directories=[tree.root])
+    server.stop()
+    moved = other_disk / "storage"
+    assert other_disk.stat().st_dev != server.storage.stat().st_dev
+    subprocess.run(["cp", "-a", server.storage, moved], check=True)
+    shutil.rmtree(server.storage)
+
+    server.configure(instances=[{"name": "", "storage": str(moved)}])
+    client = server.start().client()
+    assert client.fetch_blob("urn:a").blob_digest == digest_of(data)
+    assert client.read(digest_of(data)) == data
+    assert client.find_missing([digest_of(blob) for blob in tree.blobs.values()]) == []
