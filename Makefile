@@ -38,7 +38,7 @@ VERSION := 0.1.0
 CPPFLAGS := -D_GNU_SOURCE -DASSETD_VERSION='"$(VERSION)"' -Ibackend -isystem $(GEN)
 CFLAGS := -std=c11 -fPIE -pthread $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
 LDFLAGS := -pthread $(LDFLAGS_$(VARIANT)) $(EXTRA_LDFLAGS)
-LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -lcrypto
+LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -lcrypto -lsystemd
 
 # What is generated from protos/: messages for protobuf-c, and all descriptors for reflection.
 PROTOS := $(sort $(shell find protos -name '*.proto'))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* assetd: arguments, start, wait for a signal, stop. */
+/* assetd: arguments, start, wait for signals, reload, stop. */
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,6 +8,8 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/notify.h"
+#include "conf/carry.h"
 #include "conf/conf.h"
 #include "service/handlers.h"
 #include "service/services.h"
@@ -15,40 +17,143 @@
 
 enum { EXIT_USAGE = 2 };
 
-/* What runs, in the order in which it is started; stopped in the reverse one. */
-struct parts {
-    struct pool *workers;
-    struct instances *instances;
-    struct health *health;
+/*
+ * What serves by one configuration that was taken over while the server ran. Kept to the end: calls
+ * may point into it for as long, and so may the configurations that followed.
+ */
+struct generation {
+    struct conf conf;
     struct services services;
+    struct generation *former;
+};
+
+/* What runs. */
+struct parts {
+    struct services first;          /* those of the start */
+    const struct services *current; /* those that new calls are served by */
+    struct generation *reloaded;    /* newest first; NULL: none yet */
     struct server *server;
 };
 
-static void stop(struct parts *parts, int64_t grace)
+/* In the reverse order of the start. */
+static void stop(struct parts *parts)
 {
-    if (parts->health != NULL)
-        health_stop(parts->health);
-    server_stop(parts->server, grace);
-    pool_free(parts->workers);
-    instances_close(parts->instances);
-    health_free(parts->health);
+    const struct services *services = parts->current;
+    if (services->health != NULL)
+        health_stop(services->health);
+    server_stop(parts->server, services->conf->shutdown_grace);
+    pool_free(services->workers);
+    instances_close(services->instances);
+    health_free(services->health);
+    while (parts->reloaded != NULL) {
+        struct generation *former = parts->reloaded->former;
+        conf_fini(&parts->reloaded->conf);
+        free(parts->reloaded);
+        parts->reloaded = former;
+    }
 }
 
 static int start(const struct conf *conf, struct parts *parts, struct err *err)
 {
-    int rc = pool_new("worker", conf->workers, &parts->workers, err);
+    struct services *first = &parts->first;
+    first->conf = conf;
+    parts->current = first;
+    int rc = pool_new("worker", conf->workers, &first->workers, err);
     if (rc == 0)
-        rc = instances_open(conf, parts->workers, &parts->instances, err);
+        rc = instances_open(conf, first->workers, &first->instances, err);
     if (rc == 0)
-        rc = health_new(&parts->health, err);
+        rc = health_new(&first->health, err);
+    if (rc == 0)
+        rc = server_start(first, notify_watchdog_interval(), &parts->server, err);
+    return rc;
+}
+
+static void log_serving(const struct parts *parts, const char *event)
+{
+    const struct conf *conf = parts->current->conf;
+    log_info(event, log_str("version", ASSETD_VERSION),
+             log_num("instances", (int64_t)conf->instance_count),
+             log_num("listeners", (int64_t)conf->listener_count));
+}
+
+/* MORE goes behind what is served. */
+static void tell_ready(const struct parts *parts, const char *more)
+{
+    const struct conf *conf = parts->current->conf;
+    char status[128];
+    (void)snprintf(status, sizeof(status), "%zu instance%s at %zu address%s%s",
+                   conf->instance_count, conf->instance_count == 1 ? "" : "s", conf->listener_count,
+                   conf->listener_count == 1 ? "" : "es", more);
+    notify_ready(status);
+}
+
+/* --- reload --- */
+
+/*
+ * Makes GENERATION, which is zeroed, from the file, and serves by it. On failure nothing has
+ * changed, and its configuration is the caller's to give back.
+ */
+static int follow(struct parts *parts, struct generation *generation, struct err *err)
+{
+    struct conf_kept_list kept;
+    struct conf *conf = &generation->conf;
+    const struct services *running = parts->current;
+    generation->services = *running;
+    generation->services.conf = conf;
+    int rc = conf_load_logged(running->conf->file, conf, err);
+    conf_kept_init(&kept, &conf->arena);
+    if (rc == 0)
+        rc = conf_carry(running->conf, conf, &kept, err);
+    if (rc == 0)
+        rc =
+            instances_follow(running->instances, conf, &kept, &generation->services.instances, err);
     if (rc != 0)
         return rc;
-    parts->services = (struct services){.conf = conf,
-                                        .instances = parts->instances,
-                                        .workers = parts->workers,
-                                        .health = parts->health};
-    return server_start(&parts->services, &parts->server, err);
+    server_follow(parts->server, &generation->services);
+    parts->current = &generation->services;
+    log_set_level(conf->log_level);
+    for (const struct conf_kept *one = kept.first; one != NULL; one = one->next)
+        log_warning("reload-needs-restart", log_str("key", one->key),
+                    log_str("running", one->running), log_str("file", one->wanted));
+    return 0;
 }
+
+static int reload(struct parts *parts, struct err *err)
+{
+    struct generation *generation = calloc(1, sizeof(*generation));
+    if (generation == NULL)
+        return err_no_memory(err, "the configuration");
+    int rc = follow(parts, generation, err);
+    if (rc != 0) {
+        conf_fini(&generation->conf);
+        free(generation);
+        return rc;
+    }
+    generation->former = parts->reloaded;
+    parts->reloaded = generation;
+    return 0;
+}
+
+/* SIGHUP. The service manager is always told that it is over, or it would wait. */
+static void on_hangup(struct parts *parts)
+{
+    struct err err;
+    notify_reloading();
+    if (parts->current->conf->file == NULL) {
+        log_warning("reload-ignored",
+                    log_str("reason", "started without --config: there is no file to read again"));
+        tell_ready(parts, "");
+    } else if (reload(parts, &err) == 0) {
+        log_serving(parts, "reloaded");
+        tell_ready(parts, "");
+    } else {
+        log_error("reload-failed", log_str("reason", err.msg),
+                  log_str("answer", "the former configuration is kept"));
+        tell_ready(parts, "; the last reload failed, see the log");
+    }
+}
+
+/* --- signals, and all that is done from start to stop --- */
 
 /*
  * Signals are taken by sigwait in the main thread alone: blocked before there is another thread,
@@ -59,6 +164,7 @@ static void block_signals(sigset_t *waited)
     (void)sigemptyset(waited);
     (void)sigaddset(waited, SIGTERM);
     (void)sigaddset(waited, SIGINT);
+    (void)sigaddset(waited, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, waited, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
 }
@@ -89,7 +195,7 @@ static void bound_memory(void)
 
 static int serve(const struct conf *conf)
 {
-    struct parts parts = {.workers = NULL};
+    struct parts parts = {.server = NULL};
     struct err err;
     sigset_t waited;
     int number;
@@ -99,16 +205,17 @@ static int serve(const struct conf *conf)
     block_signals(&waited);
     if (start(conf, &parts, &err) != 0) {
         log_error("start-failed", log_str("reason", err.msg));
-        stop(&parts, 0);
+        stop(&parts);
         return EXIT_FAILURE;
     }
-    log_info("ready", log_str("version", ASSETD_VERSION),
-             log_num("instances", (int64_t)conf->instance_count),
-             log_num("listeners", (int64_t)conf->listener_count));
-    (void)sigwait(&waited, &number);
+    log_serving(&parts, "ready");
+    tell_ready(&parts, "");
+    while (sigwait(&waited, &number) == 0 && number == SIGHUP)
+        on_hangup(&parts);
     log_info("stopping", log_str("signal", strsignal(number)),
-             log_num("grace_ms", conf->shutdown_grace));
-    stop(&parts, conf->shutdown_grace);
+             log_num("grace_ms", parts.current->conf->shutdown_grace));
+    notify_stopping();
+    stop(&parts);
     log_info("stopped", log_str("version", ASSETD_VERSION));
     return EXIT_SUCCESS;
 }

@@ -2,6 +2,7 @@
 /* Listeners against listeners and instances, instances against each other, storage on the disk. */
 #include "conf/check.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -47,10 +48,8 @@ static void cut_segment(char *path)
 static const char *resolve(const char *path, struct arena *arena)
 {
     char found[PATH_MAX];
-    size_t room = strlen(path) + PATH_MAX + 1;
-    char *real = arena_alloc(arena, room);
-    if (real == NULL)
-        return NULL;
+    char real[2 * PATH_MAX + 1]; /* what was found, and the rest of a path of at most PATH_MAX */
+    assert(strlen(path) <= PATH_MAX);
     (void)strcpy(real, "/");
     while (*path != '\0') {
         size_t length = strcspn(path, "/");
@@ -68,7 +67,7 @@ static const char *resolve(const char *path, struct arena *arena)
         path += length;
         path += *path == '/';
     }
-    return real;
+    return arena_strdup(arena, real);
 }
 
 static bool is_inside(const char *path, const char *directory)

@@ -334,7 +334,7 @@ static const struct schema_key instance_keys[] = {
 
 static const struct schema_key limit_keys[] = {
     {"message", .field = IN_CONF(message_limit), .read = schema_size,
-     .least = MIBS / 16, .most = GIBS, .unit = "MiB"},
+     .least = MIBS / 16, .most = CONF_MESSAGE_MAX, .unit = "MiB"},
     {"streams", .field = IN_CONF(stream_limit), .read = schema_number, .least = 1, .most = 65536},
     {.name = NULL},
 };
@@ -461,22 +461,37 @@ void conf_set_defaults(struct conf *conf)
     arena_init(&conf->arena);
 }
 
-int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err)
+/* Reads the file into CONF, and what is wrong with it into FAULTS. */
+static int read_conf(const char *path, struct conf *conf, struct faults *faults, struct err *err)
 {
     const char *text;
     size_t size;
-    struct faults faults;
+    struct arena file; /* larger than all that is made of it, which may stay for long */
+    arena_init(&file);
     conf_set_defaults(conf);
-    faults_init(&faults, &conf->arena);
-    int rc = yaml_read_file(path, &conf->arena, &text, &size, err);
+    conf->file = path;
+    faults_init(faults, &conf->arena);
+    int rc = yaml_read_file(path, &file, &text, &size, err);
+    const struct yaml_node *root = rc == 0 ? yaml_read(text, size, &conf->arena, faults) : NULL;
+    if (root != NULL) {
+        schema_read(conf_keys, root, conf, faults);
+        check_conf(conf, root, faults);
+    }
+    arena_fini(&file);
+    return rc;
+}
+
+/* OUT is NULL for the log. */
+static int load(const char *path, FILE *out, struct conf *conf, struct err *err)
+{
+    struct faults faults;
+    int rc = read_conf(path, conf, &faults, err);
     if (rc != 0)
         return rc;
-    const struct yaml_node *root = yaml_read(text, size, &conf->arena, &faults);
-    if (root != NULL) {
-        schema_read(conf_keys, root, conf, &faults);
-        check_conf(conf, root, &faults);
-    }
-    faults_print(&faults, path, out);
+    if (out != NULL)
+        faults_print(&faults, path, out);
+    else
+        faults_log(&faults, path);
     if (faults.no_memory)
         return err_no_memory(err, "the configuration");
     if (faults.errors > 0)
@@ -485,9 +500,19 @@ int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err
     return 0;
 }
 
+int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err)
+{
+    return load(path, out, conf, err);
+}
+
 int conf_load(const char *path, struct conf *conf, struct err *err)
 {
-    return conf_load_to(path, stderr, conf, err);
+    return load(path, stderr, conf, err);
+}
+
+int conf_load_logged(const char *path, struct conf *conf, struct err *err)
+{
+    return load(path, NULL, conf, err);
 }
 
 void conf_fini(struct conf *conf)

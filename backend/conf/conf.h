@@ -54,9 +54,16 @@ struct conf_instance {
     struct conf_names pull; /* default: whoever the listener lets read */
 };
 
-/* Owns all that it points to, in its arena. Read only once loaded; any thread. */
+/* Bytes of the largest message that a configuration can let in. */
+enum { CONF_MESSAGE_MAX = 1 << 30 };
+
+/*
+ * Owns all that it points to, in its arena, but for what it has from the one before it
+ * (conf/carry.h). Read only once it is served by; any thread.
+ */
 struct conf {
     struct arena arena;
+    const char *file; /* where it was read, in the caller's memory; NULL: the command line */
     struct conf_listener *listeners;
     size_t listener_count;
     struct conf_instance *instances;
@@ -81,6 +88,9 @@ int conf_load(const char *path, struct conf *conf, struct err *err);
 
 /* The same, with the faults printed to OUT. */
 int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err);
+
+/* The same, with each fault a line of the log: `conf-fault` or `conf-warning`. */
+int conf_load_logged(const char *path, struct conf *conf, struct err *err);
 
 /* The defaults, of all but the lists; what has none is zero. */
 void conf_set_defaults(struct conf *conf);

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "base/log.h"
+
 struct fault {
     struct fault *previous;
     size_t number; /* in the order of finding, which decides between faults of one place */
@@ -71,21 +73,47 @@ static int compare_places(const void *a, const void *b)
     return one->number < other->number ? -1 : 1;
 }
 
-void faults_print(struct faults *faults, const char *file, FILE *out)
+/* All of them by their places, COUNT; NULL when memory is out. */
+static const struct fault **sort(struct faults *faults, size_t *count)
 {
-    size_t count = faults->errors + faults->warnings;
-    const struct fault **sorted = arena_calloc(faults->arena, count, sizeof(const struct fault *));
+    *count = faults->errors + faults->warnings;
+    const struct fault **sorted = arena_calloc(faults->arena, *count, sizeof(const struct fault *));
     if (sorted == NULL) {
         faults->no_memory = true;
-        return;
+        return NULL;
     }
-    size_t i = count;
+    size_t i = *count;
     for (const struct fault *fault = faults->last; fault != NULL; fault = fault->previous)
         sorted[--i] = fault;
-    qsort(sorted, count, sizeof(sorted[0]), compare_places);
-    for (i = 0; i < count; i++)
+    qsort(sorted, *count, sizeof(sorted[0]), compare_places);
+    return sorted;
+}
+
+void faults_print(struct faults *faults, const char *file, FILE *out)
+{
+    size_t count;
+    const struct fault **sorted = sort(faults, &count);
+    for (size_t i = 0; sorted != NULL && i < count; i++)
         (void)fprintf(out, "%s:%u:%u: %s: %s%s\n", file, sorted[i]->place.line,
                       sorted[i]->place.column, sorted[i]->place.path,
                       sorted[i]->is_warning ? "warning: " : "", sorted[i]->reason);
     (void)fflush(out);
+}
+
+void faults_log(struct faults *faults, const char *file)
+{
+    size_t count;
+    const struct fault **sorted = sort(faults, &count);
+    for (size_t i = 0; sorted != NULL && i < count; i++) {
+        const struct fault_place *place = &sorted[i]->place;
+        const char *at = arena_printf(faults->arena, "%s:%u:%u", file, place->line, place->column);
+        if (at == NULL)
+            at = file;
+        if (sorted[i]->is_warning)
+            log_warning("conf-warning", log_str("at", at), log_str("key", place->path),
+                        log_str("reason", sorted[i]->reason));
+        else
+            log_error("conf-fault", log_str("at", at), log_str("key", place->path),
+                      log_str("reason", sorted[i]->reason));
+    }
 }

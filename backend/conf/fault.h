@@ -40,4 +40,7 @@ void fault_warn(struct faults *faults, const struct fault_place *place, const ch
 /* Prints one line for each as conf_load tells, by line and column. FILE is its name. */
 void faults_print(struct faults *faults, const char *file, FILE *out);
 
+/* The same as lines of the log: events `conf-fault` and `conf-warning`. */
+void faults_log(struct faults *faults, const char *file);
+
 #endif

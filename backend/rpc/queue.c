@@ -4,15 +4,23 @@
 
 #include <grpc/support/log.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 
+struct poller {
+    struct rpc_queue *queue;
+    pthread_t thread;
+    atomic_bool has_answered; /* since all had last */
+};
+
 struct rpc_queue {
     grpc_completion_queue *core;
+    int64_t beat; /* milliseconds; 0: none */
     unsigned count;
-    pthread_t threads[];
+    struct poller pollers[];
 };
 
 /* The core's own messages are of use to who debugs it, and many tell of clients' doings. */
@@ -27,34 +35,49 @@ static void log_of_core(gpr_log_func_args *message)
            log_num("line", message->line));
 }
 
+/* The next event, or a beat without one. */
+static grpc_event next_event(struct rpc_queue *queue)
+{
+    gpr_timespec until = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    if (queue->beat != 0)
+        until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                             gpr_time_from_millis(queue->beat, GPR_TIMESPAN));
+    return grpc_completion_queue_next(queue->core, until, NULL);
+}
+
 static void *poll_queue(void *argument)
 {
-    struct rpc_queue *queue = argument;
+    struct poller *poller = argument;
     for (;;) {
-        grpc_event event =
-            grpc_completion_queue_next(queue->core, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_event event = next_event(poller->queue);
+        atomic_store_explicit(&poller->has_answered, true, memory_order_relaxed);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
+        if (event.type == GRPC_QUEUE_TIMEOUT)
+            continue;
         struct rpc_tag *tag = event.tag;
         tag->done(tag, event.success != 0);
     }
 }
 
-int rpc_queue_new(unsigned pollers, struct rpc_queue **out, struct err *err)
+int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **out, struct err *err)
 {
-    struct rpc_queue *queue = calloc(1, sizeof(*queue) + pollers * sizeof(queue->threads[0]));
+    struct rpc_queue *queue = calloc(1, sizeof(*queue) + pollers * sizeof(queue->pollers[0]));
     if (queue == NULL)
         return err_no_memory(err, "the completion queue");
     gpr_set_log_function(log_of_core);
     grpc_init();
+    queue->beat = beat;
     queue->core = grpc_completion_queue_create_for_next(NULL);
     for (; queue->count < pollers; queue->count++) {
-        int rc = pthread_create(&queue->threads[queue->count], NULL, poll_queue, queue);
+        struct poller *poller = &queue->pollers[queue->count];
+        poller->queue = queue;
+        int rc = pthread_create(&poller->thread, NULL, poll_queue, poller);
         if (rc != 0) {
             rpc_queue_free(queue);
             return err_errno(err, rc, "start a poller");
         }
-        (void)pthread_setname_np(queue->threads[queue->count], "poller");
+        (void)pthread_setname_np(poller->thread, "poller");
     }
     *out = queue;
     return 0;
@@ -66,10 +89,12 @@ void rpc_queue_free(struct rpc_queue *queue)
         return;
     grpc_completion_queue_shutdown(queue->core);
     /* Without a poller somebody must still see the queue out. */
-    if (queue->count == 0)
-        (void)poll_queue(queue);
+    if (queue->count == 0) {
+        struct poller none = {.queue = queue};
+        (void)poll_queue(&none);
+    }
     for (unsigned i = 0; i < queue->count; i++)
-        (void)pthread_join(queue->threads[i], NULL);
+        (void)pthread_join(queue->pollers[i].thread, NULL);
     grpc_completion_queue_destroy(queue->core);
     grpc_shutdown();
     free(queue);
@@ -78,4 +103,14 @@ void rpc_queue_free(struct rpc_queue *queue)
 grpc_completion_queue *rpc_queue_core(const struct rpc_queue *queue)
 {
     return queue->core;
+}
+
+bool rpc_queue_has_answered(struct rpc_queue *queue)
+{
+    bool have_all = true;
+    for (unsigned i = 0; i < queue->count; i++)
+        have_all &= atomic_load_explicit(&queue->pollers[i].has_answered, memory_order_relaxed);
+    for (unsigned i = 0; have_all && i < queue->count; i++)
+        atomic_store_explicit(&queue->pollers[i].has_answered, false, memory_order_relaxed);
+    return have_all;
 }

@@ -5,6 +5,7 @@
 
 #include <grpc/grpc.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -19,8 +20,16 @@ struct rpc_queue;
 /*
  * Starts the core and POLLERS threads. One poller is cheapest behind a proxy, two serve direct
  * clients better; more cost hand-offs between threads. The pollers run until rpc_queue_free.
+ * BEAT is how many milliseconds a poller that has nothing to do waits before it shows that it is
+ * there; 0: for ever.
  */
-int rpc_queue_new(unsigned pollers, struct rpc_queue **queue, struct err *err);
+int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **queue, struct err *err);
+
+/*
+ * Whether every poller has come by since this was true last. One that does not for much longer than
+ * a beat is stuck in what it was given to do. One thread at a time.
+ */
+bool rpc_queue_has_answered(struct rpc_queue *queue);
 
 /* Every batch must have ended; a batch begun later would abort the process. Stops the core. */
 void rpc_queue_free(struct rpc_queue *queue);

@@ -65,11 +65,11 @@ struct method {
 
 struct call {
     const struct method *method;
-    const struct services *services; /* what handlers work with */
-    const struct conf_listener *listener;
-    const char *identity;   /* registered name of the client; "" is nobody */
-    const char *request_id; /* given by the proxy; "" if none */
-    struct arena *arena;    /* lives as long as the call; message memory of streams does not */
+    const struct services *services; /* what handlers work with: as it was when the call came */
+    const struct conf_listener *listener; /* likewise */
+    const char *identity;                 /* registered name of the client; "" is nobody */
+    const char *request_id;               /* given by the proxy; "" if none */
+    struct arena *arena; /* lives as long as the call; message memory of streams does not */
     /* The request, or the message of a `message` event, until the handler's next request. */
     const ProtobufCMessage *request;
     const struct span *raw; /* instead, for raw_request: the message's bytes, in RAW_COUNT runs */

@@ -12,7 +12,7 @@
 
 struct health;
 
-/* Made at start; read only while calls are served. Any thread. */
+/* What serves by one configuration; a reload makes another. Read only; any thread. */
 struct services {
     const struct conf *conf;
     struct instances *instances;

@@ -2,8 +2,15 @@
 /* Fetch and push: the index and the CAS together. */
 #include "store/instance.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,12 +18,29 @@
 /* Bytes of memory for what is known of the trees of one instance. */
 enum { TREE_CACHE_LIMIT = 16 << 20 };
 
+/* Storage that is open. Read only, but for the last two. */
+struct storage {
+    struct storage *next;
+    dev_t device; /* this and the next tell the directory, by whatever path */
+    ino_t inode;
+    const struct conf_instance *conf; /* by which it was opened */
+    bool may_write;
+    struct asset_index *index;
+    struct cas *cas;          /* NULL: index only */
+    struct tree_cache *trees; /* NULL: index only */
+    pthread_mutex_t turn_lock;
+    bool is_closing; /* the index is not to be asked any more whether it is written */
+};
+
 struct instances {
-    size_t count; /* of those that are open */
+    struct instances *former; /* those that it has followed */
+    struct storage *storages; /* all that are open; those of the former ones are at its end */
+    struct pool *workers;
+    size_t count;
     struct instance instances[];
 };
 
-/* --- open and close --- */
+/* --- storage --- */
 
 /*
  * Blobs and assets are written by the same process, or a push could end nowhere: who has the turn
@@ -24,70 +48,265 @@ struct instances {
  */
 static bool is_turn(void *context)
 {
-    struct instance *instance = context;
+    struct storage *storage = context;
     struct err ignored;
-    (void)pthread_mutex_lock(&instance->turn_lock);
-    bool is_ours = !instance->is_closing && asset_index_is_writing(instance->index, &ignored) == 0;
-    (void)pthread_mutex_unlock(&instance->turn_lock);
+    (void)pthread_mutex_lock(&storage->turn_lock);
+    bool is_ours = !storage->is_closing && asset_index_is_writing(storage->index, &ignored) == 0;
+    (void)pthread_mutex_unlock(&storage->turn_lock);
     return is_ours;
 }
 
-static void close_instance(struct instance *instance)
+static void close_storage(struct storage *storage)
 {
-    (void)pthread_mutex_lock(&instance->turn_lock);
-    instance->is_closing = true;
-    (void)pthread_mutex_unlock(&instance->turn_lock);
-    asset_index_close(instance->index);
-    tree_cache_free(instance->trees);
-    cas_close(instance->cas);
-    (void)pthread_mutex_destroy(&instance->turn_lock);
+    (void)pthread_mutex_lock(&storage->turn_lock);
+    storage->is_closing = true;
+    (void)pthread_mutex_unlock(&storage->turn_lock);
+    asset_index_close(storage->index);
+    tree_cache_free(storage->trees);
+    cas_close(storage->cas);
+    (void)pthread_mutex_destroy(&storage->turn_lock);
+    free(storage);
 }
 
-static int open_instance(const struct conf_instance *conf, bool may_write, struct pool *workers,
-                         struct instance *instance, struct err *err)
+/* Closes those from FIRST on to before END. */
+static void close_storages(struct storage *first, const struct storage *end)
 {
-    *instance = (struct instance){.conf = conf, .workers = workers};
-    (void)pthread_mutex_init(&instance->turn_lock, NULL);
+    while (first != end) {
+        struct storage *next = first->next;
+        close_storage(first);
+        first = next;
+    }
+}
+
+/* STATUS of PATH or, as long as that is missing, of what it is to be made in; cuts PATH to that. */
+static bool stat_nearest(char path[PATH_MAX], struct stat *status)
+{
+    while (stat(path, status) != 0) {
+        char *slash = strrchr(path, '/');
+        if (errno != ENOENT || strcmp(path, "/") == 0 || strcmp(path, ".") == 0)
+            return false;
+        if (slash == NULL)
+            (void)strcpy(path, ".");
+        else if (slash == path)
+            (void)strcpy(path, "/");
+        else
+            *slash = '\0';
+    }
+    return true;
+}
+
+/* What root makes is root's alone: a server that runs as the owner then could not write. */
+static int check_owner(const char *storage, struct err *err)
+{
+    struct stat status;
+    struct passwd user, *found = NULL;
+    char path[PATH_MAX], buffer[4096], name[64];
+    (void)snprintf(path, sizeof(path), "%s", storage);
+    if (geteuid() != 0 || !stat_nearest(path, &status) || status.st_uid == 0)
+        return 0;
+    (void)snprintf(name, sizeof(name), "user %u", (unsigned)status.st_uid);
+    if (getpwuid_r(status.st_uid, &user, buffer, sizeof(buffer), &found) == 0 && found != NULL)
+        (void)snprintf(name, sizeof(name), "%s", user.pw_name);
+    return err_set(err, ERR_PRECONDITION,
+                   "assetd runs as root, but %.200s belongs to %s: run it as that user, or give it "
+                   "to root (chown -R root)",
+                   path, name);
+}
+
+static int open_stores(struct storage *storage, struct err *err)
+{
+    const struct conf_instance *conf = storage->conf;
     struct asset_index_options index = {.path = conf->storage,
                                         .quota = conf->index_quota,
                                         .expire_after = conf->expire_after,
-                                        .may_write = may_write};
+                                        .may_write = storage->may_write};
     struct cas_options cas = {.path = conf->storage,
                               .quota = conf->quota,
-                              .may_write = may_write,
+                              .may_write = storage->may_write,
                               .is_turn = is_turn,
-                              .context = instance};
-    int rc = asset_index_open(&index, &instance->index, err);
-    if (rc == 0 && !conf->index_only)
-        rc = cas_open(&cas, &instance->cas, err);
-    if (rc == 0 && !conf->index_only)
-        rc = tree_cache_new(instance->cas, TREE_CACHE_LIMIT, &instance->trees, err);
+                              .context = storage};
+    struct stat status;
+    int rc = check_owner(conf->storage, err);
     if (rc == 0)
-        return 0;
-    close_instance(instance);
-    return err_wrap(err, "instance \"%s\"", conf->name);
+        rc = asset_index_open(&index, &storage->index, err);
+    if (rc == 0 && !conf->index_only)
+        rc = cas_open(&cas, &storage->cas, err);
+    if (rc == 0 && !conf->index_only)
+        rc = tree_cache_new(storage->cas, TREE_CACHE_LIMIT, &storage->trees, err);
+    if (rc == 0 && stat(conf->storage, &status) != 0)
+        rc = err_errno(err, errno, "look at %s", conf->storage);
+    if (rc != 0)
+        return rc;
+    storage->device = status.st_dev;
+    storage->inode = status.st_ino;
+    return 0;
 }
 
-int instances_open(const struct conf *conf, struct pool *workers, struct instances **out,
-                   struct err *err)
+static int open_storage(const struct conf *conf, const struct conf_instance *one,
+                        struct storage **out, struct err *err)
+{
+    struct storage *storage = calloc(1, sizeof(*storage));
+    if (storage == NULL)
+        return err_no_memory(err, "an instance");
+    storage->conf = one;
+    storage->may_write = conf_instance_is_written(conf, one);
+    (void)pthread_mutex_init(&storage->turn_lock, NULL);
+    int rc = open_stores(storage, err);
+    if (rc != 0) {
+        close_storage(storage);
+        return rc;
+    }
+    *out = storage;
+    return 0;
+}
+
+/* --- instances --- */
+
+/* The instance of INSTANCES that has the storage of INDEX; NULL if none has. */
+static const struct instance *find_user(const struct instances *instances,
+                                        const struct asset_index *index)
+{
+    for (size_t i = 0; i < instances->count; i++)
+        if (instances->instances[i].index == index)
+            return &instances->instances[i];
+    return NULL;
+}
+
+/*
+ * The storage of ONE if it is open already, else NULL. An instance that stays keeps its storage,
+ * whatever the path leads to by now; others have what the path leads to.
+ */
+static struct storage *find_storage(const struct instances *instances,
+                                    const struct conf_instance *one)
+{
+    struct storage *storage = instances->storages;
+    const struct instance *before =
+        instances->former != NULL ? instances_find(instances->former, one->name) : NULL;
+    if (before != NULL && strcmp(before->conf->storage, one->storage) == 0) {
+        while (storage->index != before->index)
+            storage = storage->next;
+        return storage;
+    }
+    struct stat status;
+    if (stat(one->storage, &status) != 0)
+        return NULL;
+    while (storage != NULL && (storage->device != status.st_dev || storage->inode != status.st_ino))
+        storage = storage->next;
+    return storage;
+}
+
+/* Makes the next instance of CONF. KEPT is NULL at the start. */
+static int add_instance(struct instances *instances, struct conf *conf, struct conf_kept_list *kept,
+                        struct err *err)
+{
+    size_t index = instances->count;
+    const struct conf_instance *one = &conf->instances[index];
+    struct storage *storage = find_storage(instances, one);
+    const struct instance *user = storage != NULL ? find_user(instances, storage->index) : NULL;
+    if (user != NULL)
+        return err_set(err, ERR_PRECONDITION,
+                       "instance \"%s\": %s is the storage of instance \"%s\"%s", one->name,
+                       one->storage, user->conf->name,
+                       kept != NULL ? ", which keeps it until assetd is restarted" : "");
+    if (storage == NULL) {
+        if (open_storage(conf, one, &storage, err) != 0)
+            return err_wrap(err, "instance \"%s\"", one->name);
+        storage->next = instances->storages;
+        instances->storages = storage;
+    } else if (kept != NULL) {
+        bool is_written = conf_instance_is_written(conf, one);
+        conf_carry_storage(storage->conf, conf, index, kept);
+        if (is_written != storage->may_write)
+            conf_kept_add_instance(kept, index, "", storage->may_write ? "written" : "only read",
+                                   is_written ? "written" : "only read");
+    }
+    instances->instances[instances->count++] = (struct instance){.conf = one,
+                                                                 .index = storage->index,
+                                                                 .cas = storage->cas,
+                                                                 .trees = storage->trees,
+                                                                 .workers = instances->workers};
+    return 0;
+}
+
+/* FORMER and KEPT are NULL for the first ones. */
+static int make_instances(struct instances *former, struct pool *workers, struct conf *conf,
+                          struct conf_kept_list *kept, struct instances **out, struct err *err)
 {
     struct instances *instances =
         calloc(1, sizeof(*instances) + conf->instance_count * sizeof(instances->instances[0]));
     if (instances == NULL)
         return err_no_memory(err, "the instances");
-    for (; instances->count < conf->instance_count; instances->count++) {
-        const struct conf_instance *one = &conf->instances[instances->count];
-        int rc = open_instance(one, conf_instance_is_written(conf, one), workers,
-                               &instances->instances[instances->count], err);
-        if (rc != 0) {
-            instances_close(instances);
-            return rc;
-        }
-        if (one->index_only)
-            log_info("index-only", log_str("instance", one->name),
-                     log_str("answers", "as stored; no CAS is asked whether the content is there"));
+    struct storage *open = former != NULL ? former->storages : NULL;
+    instances->former = former;
+    instances->storages = open;
+    instances->workers = workers;
+    int rc = 0;
+    while (rc == 0 && instances->count < conf->instance_count)
+        rc = add_instance(instances, conf, kept, err);
+    if (rc == 0 && kept != NULL && kept->no_memory)
+        rc = err_no_memory(err, "the configuration");
+    if (rc != 0) {
+        close_storages(instances->storages, open);
+        free(instances);
+        return rc;
     }
     *out = instances;
+    return 0;
+}
+
+/* What is new of INSTANCES. */
+static void log_opened(const struct instances *instances)
+{
+    for (size_t i = 0; i < instances->count; i++) {
+        const struct instance *one = &instances->instances[i];
+        const struct instance *before =
+            instances->former != NULL ? find_user(instances->former, one->index) : NULL;
+        if (before != NULL && strcmp(before->conf->name, one->conf->name) == 0)
+            continue;
+        if (instances->former != NULL)
+            log_info("instance-added", log_str("instance", one->conf->name),
+                     log_str("storage", one->conf->storage));
+        if (one->cas == NULL)
+            log_info("index-only", log_str("instance", one->conf->name),
+                     log_str("answers", "as stored; no CAS is asked whether the content is there"));
+    }
+}
+
+static void log_gone(const struct instances *instances)
+{
+    for (size_t i = 0; i < instances->former->count; i++) {
+        const struct instance *one = &instances->former->instances[i];
+        const struct instance *now = find_user(instances, one->index);
+        if (now == NULL)
+            log_info("instance-gone", log_str("instance", one->conf->name),
+                     log_str("storage", one->conf->storage),
+                     log_str("answer", "new calls are NOT_FOUND; its storage stays open until "
+                                       "assetd ends"));
+        else if (strcmp(now->conf->name, one->conf->name) != 0)
+            log_info("instance-gone", log_str("instance", one->conf->name),
+                     log_str("storage", one->conf->storage),
+                     log_str("answer", "new calls are NOT_FOUND; its storage has a new name"));
+    }
+}
+
+int instances_open(const struct conf *conf, struct pool *workers, struct instances **instances,
+                   struct err *err)
+{
+    /* Nothing of the first one is put back. */
+    int rc = make_instances(NULL, workers, (struct conf *)conf, NULL, instances, err);
+    if (rc == 0)
+        log_opened(*instances);
+    return rc;
+}
+
+int instances_follow(struct instances *running, struct conf *conf, struct conf_kept_list *kept,
+                     struct instances **next, struct err *err)
+{
+    int rc = make_instances(running, running->workers, conf, kept, next, err);
+    if (rc != 0)
+        return rc;
+    log_opened(*next);
+    log_gone(*next);
     return 0;
 }
 
@@ -95,9 +314,12 @@ void instances_close(struct instances *instances)
 {
     if (instances == NULL)
         return;
-    for (size_t i = 0; i < instances->count; i++)
-        close_instance(&instances->instances[i]);
-    free(instances);
+    close_storages(instances->storages, NULL);
+    while (instances != NULL) {
+        struct instances *former = instances->former;
+        free(instances);
+        instances = former;
+    }
 }
 
 struct instance *instances_find(const struct instances *instances, const char *name)

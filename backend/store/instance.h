@@ -3,35 +3,50 @@
 #ifndef ASSETD_STORE_INSTANCE_H
 #define ASSETD_STORE_INSTANCE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/arena.h"
 #include "base/pool.h"
+#include "conf/carry.h"
 #include "conf/conf.h"
 #include "store/asset_index.h"
 #include "store/cas.h"
 #include "store/tree.h"
 
-/* Read only, but for the last two; any thread. */
+/* An instance as one configuration has it. Read only; any thread. */
 struct instance {
     const struct conf_instance *conf;
-    struct asset_index *index;
-    struct cas *cas;          /* NULL: index only */
-    struct tree_cache *trees; /* NULL: index only */
-    struct pool *workers;     /* borrowed */
-    pthread_mutex_t turn_lock;
-    bool is_closing; /* the index is not to be asked any more whether it is written */
+    struct asset_index *index; /* this and the next two are shared by all configurations */
+    struct cas *cas;           /* NULL: index only */
+    struct tree_cache *trees;  /* NULL: index only */
+    struct pool *workers;      /* borrowed */
 };
 
-/* All instances of a configuration. */
+/* All instances of one configuration. Read only; any thread. */
 struct instances;
 
-/* Opens the storage of every instance of CONF. WORKERS is borrowed. */
+/*
+ * Opens the storage of every instance of CONF. WORKERS is borrowed. ERR_PRECONDITION: we are root,
+ * and storage belongs to another user, who could not use what we make there.
+ */
 int instances_open(const struct conf *conf, struct pool *workers, struct instances **instances,
                    struct err *err);
+
+/*
+ * The instances of CONF, which takes the place of that of RUNNING. Storage that is open is taken
+ * over as it is, by the directory that it is; the rest is opened. Storage that CONF does not have
+ * stays open. What CONF says of open storage and needs a restart is put back, and noted in KEPT.
+ *
+ * RUNNING goes on to be of use beside NEXT, which owns it from now on. On failure nothing has
+ * changed, but that directories may have been made. ERR_PRECONDITION: the storage of one instance
+ * is that of another until a restart. One thread.
+ */
+int instances_follow(struct instances *running, struct conf *conf, struct conf_kept_list *kept,
+                     struct instances **next, struct err *err);
+
+/* Closes all storage, and frees INSTANCES and those that it has followed. */
 void instances_close(struct instances *instances);
 
 /* The instance of that name (REAPI instance_name; may be empty), or NULL. */

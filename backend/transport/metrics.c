@@ -25,7 +25,7 @@ enum {
 };
 
 struct metrics {
-    const struct services *services;
+    const struct services *_Atomic *services;
     const struct metrics_calls *calls;
     int listening;
     int stop; /* an eventfd */
@@ -164,7 +164,7 @@ static char *make_page(const struct metrics *metrics, size_t *size)
     if (page == NULL)
         return NULL;
     print_calls(page, metrics->calls);
-    const struct services *services = metrics->services;
+    const struct services *services = atomic_load(metrics->services);
     int rc = print_figures(page, services->instances, services->conf->instance_count);
     if (fclose(page) == 0 && rc == 0)
         return text;
@@ -297,7 +297,7 @@ static int listen_at(const char *address, int *out, struct err *err)
     return 0;
 }
 
-int metrics_start(const char *address, const struct services *services,
+int metrics_start(const char *address, const struct services *_Atomic *services,
                   const struct metrics_calls *calls, struct metrics **out, struct err *err)
 {
     struct metrics *metrics = calloc(1, sizeof(*metrics));

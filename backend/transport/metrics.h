@@ -27,10 +27,11 @@ void metrics_calls_add(struct metrics_calls *calls, const struct method *method,
 struct metrics;
 
 /*
- * Serves at ADDRESS (HOST:PORT), on one thread, one short request after the other. SERVICES and
- * CALLS are borrowed. ERR_UNAVAILABLE: the address is in use.
+ * Serves at ADDRESS (HOST:PORT), on one thread, one short request after the other. SERVICES, where
+ * those of the configuration of the day are found, and CALLS are borrowed. ERR_UNAVAILABLE: the
+ * address is in use.
  */
-int metrics_start(const char *address, const struct services *services,
+int metrics_start(const char *address, const struct services *_Atomic *services,
                   const struct metrics_calls *calls, struct metrics **metrics, struct err *err);
 void metrics_stop(struct metrics *metrics);
 

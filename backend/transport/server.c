@@ -10,6 +10,7 @@
 #include "transport/listener.h"
 #include "transport/metrics.h"
 #include "transport/server_call.h"
+#include "transport/watchdog.h"
 
 enum {
     /* Calls of one method that the core can take at once without asking us for more memory. */
@@ -25,14 +26,16 @@ enum {
     METADATA_MAX = 64 << 10,
     /* Milliseconds between pings of a client that are no offence (gRPC keepalive, A8). */
     PING_INTERVAL_MIN = 500,
-    STOP_SECONDS = 1, /* how long the core may take to stop when all calls have ended */
+    STOP_SECONDS = 1, /* for the peers to answer that they know of the stop, and to go */
 };
 
 struct server {
+    const struct services *_Atomic services; /* those that calls are served by */
     struct rpc_queue *queue;
+    struct watchdog *watchdog; /* NULL: none */
     struct metrics_calls calls;
     struct metrics *metrics; /* NULL: none */
-    struct server_flight flight;
+    struct flight flight;
     struct message_space *space;
     struct server_listener *listeners;
     size_t count;           /* of listeners that were made */
@@ -47,6 +50,10 @@ static grpc_arg int_arg(const char *key, int value)
     return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
+/*
+ * The core looks at its limit when it has all of a message in memory: it protects nothing, and
+ * cannot be changed later. The one that is configured is looked at when a call has its message.
+ */
 static grpc_server *make_core(const struct conf *conf)
 {
     grpc_arg args[] = {
@@ -57,7 +64,7 @@ static grpc_server *make_core(const struct conf *conf)
         int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
         /* The core inflates first and looks at the limit then: a small message can fill memory. */
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
-        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)conf->message_limit),
+        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, CONF_MESSAGE_MAX),
         int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1),
         int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)conf->stream_limit),
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, METADATA_MAX),
@@ -103,27 +110,27 @@ static int arm_methods(struct server_listener *listener, struct err *err)
 /* What was made is left in the listener, for stop_listeners to take down. */
 static int open_listener(struct server *server, struct server_listener *listener, struct err *err)
 {
-    const struct conf_listener *conf = listener->conf;
-    listener->core = make_core(listener->services->conf);
+    const struct conf *conf = atomic_load(&server->services)->conf;
+    listener->core = make_core(conf);
     if (listener->core == NULL)
         return err_set(err, ERR_INTERNAL, "the core makes no server");
     server->count++;
     grpc_server_register_completion_queue(listener->core, listener->queue, NULL);
     int rc = register_methods(listener, err);
     if (rc == 0)
-        rc = listener_bind(listener->core, conf, err);
+        rc = listener_bind(listener->core, &conf->listeners[listener->index], err);
     return rc;
 }
 
-static int open_listeners(struct server *server, const struct services *services, struct err *err)
+static int open_listeners(struct server *server, struct err *err)
 {
-    const struct conf *conf = services->conf;
+    const struct conf *conf = atomic_load(&server->services)->conf;
     server->listeners = calloc(conf->listener_count, sizeof(server->listeners[0]));
     if (server->listeners == NULL)
         return err_no_memory(err, "the listeners");
     for (size_t i = 0; i < conf->listener_count; i++) {
-        server->listeners[i] = (struct server_listener){.services = services,
-                                                        .conf = &conf->listeners[i],
+        server->listeners[i] = (struct server_listener){.services = &server->services,
+                                                        .index = i,
                                                         .queue = rpc_queue_core(server->queue),
                                                         .calls = &server->calls,
                                                         .flight = &server->flight,
@@ -139,14 +146,15 @@ static int open_listeners(struct server *server, const struct services *services
 static int serve(struct server *server, struct err *err)
 {
     static const char *const access[] = {"read", "write", "admin"};
+    const struct conf *conf = atomic_load(&server->services)->conf;
     for (size_t i = 0; i < server->count; i++) {
         struct server_listener *listener = &server->listeners[i];
         grpc_server_start(listener->core);
         int rc = arm_methods(listener, err);
         if (rc != 0)
             return rc;
-        log_info("listening", log_str("address", listener->conf->address),
-                 log_str("access", access[listener->conf->access]));
+        log_info("listening", log_str("address", conf->listeners[i].address),
+                 log_str("access", access[conf->listeners[i].access]));
     }
     return 0;
 }
@@ -175,53 +183,58 @@ static bool wait_stopped(struct server *server, const struct timespec *deadline)
 }
 
 /*
- * The core would cancel calls that come while it shuts down. So it goes on while calls are under
- * way, we answer new ones with UNAVAILABLE, and it is shut down when nothing is left, or what is
- * left is to be cancelled. Only then: cancelling ends connections with an error, after which some
- * clients wait for ever for answers that they have had.
+ * The core answers calls that come at the moment of its shutdown with CANCELLED, which clients do
+ * not try again, or forgets them until they are cancelled. So it goes on while calls are under way
+ * and while clients call in a row, we answer new calls with UNAVAILABLE, and only then is it shut
+ * down. It says so to its connections, and the last words are ready when the peers have answered.
+ * Cancelling before that would end connections with an error, after which some clients wait for
+ * ever, past their deadlines, for calls that the core had not read yet.
  */
 static void stop_listeners(struct server *server, int64_t grace)
 {
-    bool all_ended = server_flight_stop(&server->flight, grace);
-    if (!all_ended)
+    if (!flight_stop(&server->flight, grace))
         log_warning("cancelling-calls", log_num("after_ms", grace));
     server->stopping = server->count;
     server->stopped.done = on_stopped;
     for (size_t i = 0; i < server->count; i++)
         grpc_server_shutdown_and_notify(server->listeners[i].core, server->listeners[i].queue,
                                         &server->stopped);
-    /* A call may have come in between, of a client that does not end it. */
     struct timespec deadline;
     (void)clock_gettime(CLOCK_REALTIME, &deadline);
     deadline.tv_sec += STOP_SECONDS;
-    if (all_ended && wait_stopped(server, &deadline))
+    if (wait_stopped(server, &deadline))
         return;
     for (size_t i = 0; i < server->count; i++)
         grpc_server_cancel_all_calls(server->listeners[i].core);
     (void)wait_stopped(server, NULL);
 }
 
-int server_start(const struct services *services, struct server **out, struct err *err)
+int server_start(const struct services *services, int64_t watchdog, struct server **out,
+                 struct err *err)
 {
     const struct conf *conf = services->conf;
     struct server *server = calloc(1, sizeof(*server));
     if (server == NULL)
         return err_no_memory(err, "the server");
+    atomic_init(&server->services, services);
     (void)pthread_mutex_init(&server->lock, NULL);
     (void)pthread_cond_init(&server->changed, NULL);
-    int rc = server_flight_init(&server->flight, err);
+    int rc = flight_init(&server->flight, err);
     if (rc == 0 && (server->space = message_space_new()) == NULL)
         rc = err_no_memory(err, "the messages");
     if (rc == 0)
         rc = metrics_calls_init(&server->calls, err);
     if (rc == 0)
-        rc = rpc_queue_new(conf->pollers, &server->queue, err);
+        rc = rpc_queue_new(conf->pollers, watchdog_beat(watchdog), &server->queue, err);
     if (rc == 0)
-        rc = open_listeners(server, services, err);
+        rc = open_listeners(server, err);
     if (rc == 0 && conf->metrics_address != NULL)
-        rc = metrics_start(conf->metrics_address, services, &server->calls, &server->metrics, err);
+        rc = metrics_start(conf->metrics_address, &server->services, &server->calls,
+                           &server->metrics, err);
     if (rc == 0)
         rc = serve(server, err);
+    if (rc == 0 && watchdog != 0)
+        rc = watchdog_start(server->queue, watchdog, &server->watchdog, err);
     if (rc != 0) {
         server_stop(server, 0);
         return rc;
@@ -230,16 +243,22 @@ int server_start(const struct services *services, struct server **out, struct er
     return 0;
 }
 
+void server_follow(struct server *server, const struct services *next)
+{
+    atomic_store(&server->services, next);
+}
+
 void server_stop(struct server *server, int64_t grace)
 {
     if (server == NULL)
         return;
     stop_listeners(server, grace);
-    server_flight_fini(&server->flight);
+    flight_fini(&server->flight, server_call_free);
     for (size_t i = 0; i < server->count; i++) {
         grpc_server_destroy(server->listeners[i].core);
         free(server->listeners[i].methods);
     }
+    watchdog_stop(server->watchdog);
     rpc_queue_free(server->queue);
     metrics_stop(server->metrics);
     metrics_calls_fini(&server->calls);

@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "rpc/queue.h"
@@ -32,7 +31,7 @@ struct server_call {
     int closed_by_client;        /* filled by the core with the close */
     atomic_uint references;      /* the row of events, and a stream's close */
     bool sent_metadata;
-    struct server_call *next; /* in the list of spare calls */
+    struct flight_spare spare; /* once it has ended */
 };
 
 static struct server_call *server_call_of(struct call *call)
@@ -47,102 +46,43 @@ static bool is_unary(const struct server_call *call)
 
 /* --- memory --- */
 
-int server_flight_init(struct server_flight *flight, struct err *err)
+static struct server_call *of_spare(struct flight_spare *spare)
 {
-    *flight = (struct server_flight){.count = 0};
-    pthread_condattr_t monotonic;
-    (void)pthread_condattr_init(&monotonic);
-    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    int rc = pthread_mutex_init(&flight->lock, NULL);
-    if (rc == 0)
-        rc = pthread_cond_init(&flight->changed, &monotonic);
-    (void)pthread_condattr_destroy(&monotonic);
-    return rc == 0 ? 0 : err_errno(err, rc, "make a lock");
+    return (struct server_call *)((char *)spare - offsetof(struct server_call, spare));
 }
 
-bool server_flight_stop(struct server_flight *flight, int64_t grace)
+static struct server_call *make_call(struct flight *flight)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t nanoseconds = until.tv_nsec + grace % 1000 * 1000000;
-    until.tv_sec += grace / 1000 + nanoseconds / 1000000000;
-    until.tv_nsec = nanoseconds % 1000000000;
-    atomic_store(&flight->stopping, true);
-    int rc = 0;
-    (void)pthread_mutex_lock(&flight->lock);
-    while (flight->under_way != 0 && rc == 0)
-        rc = pthread_cond_timedwait(&flight->changed, &flight->lock, &until);
-    bool done = flight->under_way == 0;
-    (void)pthread_mutex_unlock(&flight->lock);
-    return done;
-}
-
-void server_flight_fini(struct server_flight *flight)
-{
-    (void)pthread_mutex_lock(&flight->lock);
-    while (flight->count != 0)
-        (void)pthread_cond_wait(&flight->changed, &flight->lock);
-    struct server_call *spare = flight->spare;
-    (void)pthread_mutex_unlock(&flight->lock);
-    while (spare != NULL) {
-        struct server_call *next = spare->next;
-        arena_fini(&spare->arena);
-        arena_fini(&spare->message_memory);
-        grpc_metadata_array_destroy(&spare->metadata);
-        free(spare);
-        spare = next;
+    struct flight_spare *spare = flight_enter(flight);
+    if (spare != NULL)
+        return of_spare(spare);
+    struct server_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        flight_leave(flight, NULL, false);
+        return NULL;
     }
-    (void)pthread_cond_destroy(&flight->changed);
-    (void)pthread_mutex_destroy(&flight->lock);
+    arena_init(&call->arena);
+    arena_init(&call->message_memory);
+    grpc_metadata_array_init(&call->metadata);
+    return call;
 }
 
-static struct server_call *make_call(struct server_flight *flight)
+void server_call_free(struct flight_spare *spare)
 {
-    (void)pthread_mutex_lock(&flight->lock);
-    struct server_call *call = flight->spare;
-    if (call != NULL)
-        flight->spare = call->next;
-    flight->count++;
-    (void)pthread_mutex_unlock(&flight->lock);
-    if (call != NULL)
-        return call;
-    call = calloc(1, sizeof(*call));
-    if (call != NULL) {
-        arena_init(&call->arena);
-        arena_init(&call->message_memory);
-        grpc_metadata_array_init(&call->metadata);
-        return call;
-    }
-    (void)pthread_mutex_lock(&flight->lock);
-    flight->count--;
-    (void)pthread_mutex_unlock(&flight->lock);
-    return NULL;
-}
-
-/* A client has called. */
-static void take_off(struct server_flight *flight)
-{
-    (void)pthread_mutex_lock(&flight->lock);
-    flight->under_way++;
-    (void)pthread_mutex_unlock(&flight->lock);
+    struct server_call *call = of_spare(spare);
+    arena_fini(&call->arena);
+    arena_fini(&call->message_memory);
+    grpc_metadata_array_destroy(&call->metadata);
+    free(call);
 }
 
 /* Keeps the call's memory for the next one. The last use of the call. */
 static void retire(struct server_call *call, bool was_under_way)
 {
-    struct server_flight *flight = call->method->listener->flight;
     arena_reset(&call->arena);
     arena_reset(&call->message_memory);
     call->metadata.count = 0;
-    (void)pthread_mutex_lock(&flight->lock);
-    call->next = flight->spare;
-    flight->spare = call;
-    flight->count--;
-    if (was_under_way)
-        flight->under_way--;
-    if (flight->count == 0 || (was_under_way && flight->under_way == 0))
-        (void)pthread_cond_broadcast(&flight->changed);
-    (void)pthread_mutex_unlock(&flight->lock);
+    flight_leave(call->method->listener->flight, &call->spare, was_under_way);
 }
 
 static void drop_buffer(grpc_byte_buffer **buffer)
@@ -252,10 +192,26 @@ static int unpack(struct server_call *call, const struct span *spans, size_t cou
     return rc;
 }
 
+/* The limit is that of the call's own configuration: a reload ends no upload. */
+static int check_size(struct server_call *call, struct err *err)
+{
+    int64_t limit = call->call.services->conf->message_limit;
+    size_t size = grpc_byte_buffer_length(call->received);
+    if (size <= (uint64_t)limit)
+        return 0;
+    drop_buffer(&call->received);
+    return err_set(err, ERR_EXHAUSTED,
+                   "the message has %zu bytes, at most %lld are taken: send less at once, or have "
+                   "the operator raise message, under limits in the server's configuration",
+                   size, (long long)limit);
+}
+
 /* What is unpacked is a copy: the bytes are given back. Raw messages stay as they came. */
 static int take_message(struct server_call *call, struct arena *arena, struct err *err)
 {
     size_t count;
+    if (check_size(call, err) != 0)
+        return -(int)err->code;
     struct span *spans = slices_of_buffer(call->received, arena, &count);
     if (spans == NULL)
         return err_no_memory(err, "a request");
@@ -543,11 +499,13 @@ static void start_handler(struct server_call *call)
 static void begin(struct server_call *call)
 {
     const struct server_listener *listener = call->method->listener;
+    const struct services *services = atomic_load(listener->services);
+    const struct conf_listener *conf = &services->conf->listeners[listener->index];
     call->call = (struct call){
         .method = call->method->method != NULL ? call->method->method : &unknown_method,
-        .services = listener->services,
-        .listener = listener->conf,
-        .identity = access_identity(listener->conf, &call->metadata, &call->arena),
+        .services = services,
+        .listener = conf,
+        .identity = access_identity(conf, &call->metadata, &call->arena),
         .request_id = access_request_id(&call->metadata, &call->arena),
         .arena = &call->arena,
     };
@@ -572,7 +530,7 @@ static void on_arrival(struct rpc_tag *tag, bool ok)
         return;
     }
     struct err err;
-    take_off(method->listener->flight);
+    flight_arrive(method->listener->flight);
     if (server_call_arm(method, &err) != 0)
         log_error("fewer-calls", log_str("reason", err.msg),
                   log_str("method", method->method != NULL ? method->method->path : "unknown"));

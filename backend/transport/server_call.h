@@ -14,12 +14,12 @@
 #define ASSETD_TRANSPORT_SERVER_CALL_H
 
 #include <grpc/grpc.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "rpc/message_space.h"
 #include "service/services.h"
+#include "transport/flight.h"
 #include "transport/metrics.h"
 
 struct server_call;
@@ -33,41 +33,23 @@ struct server_method {
 
 /* One listener, with a server of the core's to itself: that tells which way a call came. */
 struct server_listener {
-    const struct services *services;
-    const struct conf_listener *conf;
+    const struct services *_Atomic *services; /* a call loads them once, when it comes */
+    size_t index;                             /* in the listeners of their configuration */
     grpc_server *core;
     grpc_completion_queue *queue;
     struct server_method *methods; /* method_count, and one more for unknown ones */
     struct metrics_calls *calls;
-    struct server_flight *flight;
+    struct flight *flight;
     struct message_space *space;
 };
-
-/* The calls of all listeners. */
-struct server_flight {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;    /* when a count goes down to 0 */
-    size_t count;              /* of calls, armed or under way: at 0 the queue may be shut down */
-    size_t under_way;          /* of these, calls of clients */
-    atomic_bool stopping;      /* calls that come now are UNAVAILABLE */
-    struct server_call *spare; /* freed calls, kept for the next */
-};
-
-int server_flight_init(struct server_flight *flight, struct err *err);
-
-/*
- * Refuses the calls that come from now on, and waits until none is under way; false if GRACE
- * milliseconds passed first.
- */
-bool server_flight_stop(struct server_flight *flight, int64_t grace);
-
-/* Waits until no call is left, and gives back the spare ones. */
-void server_flight_fini(struct server_flight *flight);
 
 /* Whether a call of METHOD comes with its one request, which the core is to read first. */
 bool server_call_has_request(const struct method *method);
 
 /* Makes a call and hands it to the core, for the next client that calls METHOD. */
 int server_call_arm(struct server_method *method, struct err *err);
+
+/* Gives back the memory of a call that has ended: for flight_fini. */
+void server_call_free(struct flight_spare *spare);
 
 #endif

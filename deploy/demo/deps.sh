@@ -6,7 +6,8 @@
 set -eu
 
 build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-       libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev openssl'
+       libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev libsystemd-dev
+       openssl'
 test='python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev'
 check='clang-14 clang-format-14 shellcheck libcmocka-dev python3'
 bench='libnghttp2-dev python3'

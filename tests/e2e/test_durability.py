@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 import grpc
@@ -170,6 +171,32 @@ def test_calls_that_come_while_it_stops_are_unavailable(assetd):
             server.signal()
             assert {code.result(PATIENCE) for code in codes} == {grpc.StatusCode.UNAVAILABLE}
     assert upload.result(PATIENCE).committed_size == len(data)
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 4])
+def test_reads_in_a_row_end_with_unavailable(readers, assetd):
+    """Whatever a client is at when the stop comes, between two calls too: it can try again."""
+    server = assetd()
+    data = noise(50_000, readers)
+    server.client().upload(data)
+    name = server.client().read_name(digest_of(data))
+
+    def read_in_a_row(reading):
+        with Client(server.pull) as reader:
+            while True:
+                try:
+                    reader.read_named(name)
+                except grpc.RpcError as error:
+                    return error.code()
+                reading.set()
+
+    under_way = [threading.Event() for _ in range(readers)]
+    with concurrent.futures.ThreadPoolExecutor(readers) as pool:
+        codes = [pool.submit(read_in_a_row, reading) for reading in under_way]
+        assert all(reading.wait(PATIENCE) for reading in under_way)
+        server.signal()
+        assert {code.result(PATIENCE) for code in codes} == {grpc.StatusCode.UNAVAILABLE}
     assert server.wait() == 0
 
 

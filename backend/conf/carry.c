@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Comparison of two configurations, key by key. */
+#include "conf/carry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "conf/units.h"
+
+/* --- the list --- */
+
+void conf_kept_init(struct conf_kept_list *kept, struct arena *arena)
+{
+    *kept = (struct conf_kept_list){.arena = arena, .last = &kept->first};
+}
+
+/* KEY was made in the arena, and is NULL if that failed. */
+static void add(struct conf_kept_list *kept, const char *key, const char *running,
+                const char *wanted)
+{
+    struct conf_kept *one = arena_alloc(kept->arena, sizeof(*one));
+    const char *running_copy = arena_strdup(kept->arena, running != NULL ? running : "");
+    const char *wanted_copy = arena_strdup(kept->arena, wanted != NULL ? wanted : "");
+    if (one == NULL || key == NULL || running_copy == NULL || wanted_copy == NULL) {
+        kept->no_memory = true;
+        return;
+    }
+    *one = (struct conf_kept){.key = key, .running = running_copy, .wanted = wanted_copy};
+    *kept->last = one;
+    kept->last = &one->next;
+}
+
+static void add_listener(struct conf_kept_list *kept, size_t index, const char *key,
+                         const char *running, const char *wanted)
+{
+    add(kept, arena_printf(kept->arena, "listeners[%zu].%s", index, key), running, wanted);
+}
+
+void conf_kept_add_instance(struct conf_kept_list *kept, size_t index, const char *key,
+                            const char *running, const char *wanted)
+{
+    const char *dot = *key != '\0' ? "." : "";
+    add(kept, arena_printf(kept->arena, "instances[%zu]%s%s", index, dot, key), running, wanted);
+}
+
+/* Two texts, either of which may be NULL. */
+static bool is_same(const char *one, const char *other)
+{
+    if (one == NULL || other == NULL)
+        return one == other;
+    return strcmp(one, other) == 0;
+}
+
+/* --- listeners --- */
+
+static const struct conf_listener *find_listener(const struct conf *conf, const char *address)
+{
+    for (size_t i = 0; i < conf->listener_count; i++)
+        if (strcmp(conf->listeners[i].address, address) == 0)
+            return &conf->listeners[i];
+    return NULL;
+}
+
+/* Notes what of the listener INDEX, at an address that stays, needs a restart; whether any does. */
+static bool note_listener(const struct conf_listener *running, const struct conf_listener *wanted,
+                          size_t index, struct conf_kept_list *kept)
+{
+    static const char *const access[] = {"read", "write", "admin"};
+    bool is_any = false;
+    if (running->access != wanted->access) {
+        add_listener(kept, index, "access", access[running->access], access[wanted->access]);
+        is_any = true;
+    }
+    if (running->socket_mode != wanted->socket_mode) {
+        char modes[2][16];
+        (void)snprintf(modes[0], sizeof(modes[0]), "%04o", (unsigned)running->socket_mode);
+        (void)snprintf(modes[1], sizeof(modes[1]), "%04o", (unsigned)wanted->socket_mode);
+        add_listener(kept, index, "socket-mode", modes[0], modes[1]);
+        is_any = true;
+    }
+    if (!is_same(running->socket_group, wanted->socket_group)) {
+        add_listener(kept, index, "socket-group", running->socket_group, wanted->socket_group);
+        is_any = true;
+    }
+    return is_any;
+}
+
+/* RUNNING as it is; for those it serves, that is those there are now, not those that come. */
+static struct conf_listener keep_listener(const struct conf *running,
+                                          const struct conf_listener *listener,
+                                          struct conf_kept_list *kept)
+{
+    struct conf_listener copy = *listener;
+    if (!copy.instances.any)
+        return copy;
+    const char **names =
+        arena_calloc(kept->arena, running->instance_count, sizeof(copy.instances.names[0]));
+    if (names == NULL) {
+        kept->no_memory = true;
+        return copy;
+    }
+    for (size_t i = 0; i < running->instance_count; i++)
+        names[i] = running->instances[i].name;
+    copy.instances =
+        (struct conf_names){.any = false, .names = names, .count = running->instance_count};
+    return copy;
+}
+
+/* Those that only one of the two has; at the same place in both it is one with a new address. */
+static void note_addresses(const struct conf *running, const struct conf *next,
+                           struct conf_kept_list *kept)
+{
+    size_t most = running->listener_count > next->listener_count ? running->listener_count
+                                                                 : next->listener_count;
+    for (size_t i = 0; i < most; i++) {
+        const char *gone = i < running->listener_count ? running->listeners[i].address : NULL;
+        const char *new = i < next->listener_count ? next->listeners[i].address : NULL;
+        if (gone != NULL && find_listener(next, gone) != NULL)
+            gone = NULL;
+        if (new != NULL && find_listener(running, new) != NULL)
+            new = NULL;
+        if (new != NULL)
+            add_listener(kept, i, "address", gone, new);
+        else if (gone != NULL)
+            add(kept, "listeners", gone, "");
+    }
+}
+
+static void carry_listeners(const struct conf *running, struct conf *next,
+                            struct conf_kept_list *kept)
+{
+    struct conf_listener *carried =
+        arena_calloc(kept->arena, running->listener_count, sizeof(carried[0]));
+    if (carried == NULL) {
+        kept->no_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < running->listener_count; i++) {
+        const struct conf_listener *one = &running->listeners[i];
+        const struct conf_listener *wanted = find_listener(next, one->address);
+        if (wanted == NULL || note_listener(one, wanted, (size_t)(wanted - next->listeners), kept))
+            carried[i] = keep_listener(running, one, kept);
+        else
+            carried[i] = *wanted;
+    }
+    note_addresses(running, next, kept);
+    next->listeners = carried;
+    next->listener_count = running->listener_count;
+}
+
+/* --- instances --- */
+
+static void carry_instances(const struct conf *running, struct conf *next,
+                            struct conf_kept_list *kept)
+{
+    for (size_t i = 0; i < next->instance_count; i++) {
+        struct conf_instance *wanted = &next->instances[i];
+        for (size_t j = 0; j < running->instance_count; j++) {
+            const struct conf_instance *one = &running->instances[j];
+            if (strcmp(one->name, wanted->name) != 0 || strcmp(one->storage, wanted->storage) == 0)
+                continue;
+            conf_kept_add_instance(kept, i, "storage", one->storage, wanted->storage);
+            *wanted = *one;
+            break;
+        }
+    }
+}
+
+/* In bytes, as the log has them elsewhere. */
+static void keep_size(int64_t running, int64_t *wanted, size_t index, const char *key,
+                      struct conf_kept_list *kept)
+{
+    char texts[2][32];
+    (void)snprintf(texts[0], sizeof(texts[0]), "%lldB", (long long)running);
+    (void)snprintf(texts[1], sizeof(texts[1]), "%lldB", (long long)*wanted);
+    if (running != *wanted)
+        conf_kept_add_instance(kept, index, key, texts[0], texts[1]);
+    *wanted = running;
+}
+
+void conf_carry_storage(const struct conf_instance *opened, struct conf *next, size_t index,
+                        struct conf_kept_list *kept)
+{
+    struct conf_instance *wanted = &next->instances[index];
+    if (opened->index_only != wanted->index_only)
+        conf_kept_add_instance(kept, index, "index-only", opened->index_only ? "true" : "false",
+                               wanted->index_only ? "true" : "false");
+    wanted->index_only = opened->index_only;
+    keep_size(opened->quota, &wanted->quota, index, "quota", kept);
+    keep_size(opened->index_quota, &wanted->index_quota, index, "index-quota", kept);
+    if (opened->expire_after != wanted->expire_after) {
+        char texts[2][UNITS_TEXT_MAX];
+        conf_kept_add_instance(
+            kept, index, "expire-after",
+            opened->expire_after != 0 ? units_print_time(opened->expire_after, texts[0]) : "",
+            wanted->expire_after != 0 ? units_print_time(wanted->expire_after, texts[1]) : "");
+    }
+    wanted->expire_after = opened->expire_after;
+}
+
+/* --- the rest --- */
+
+static void keep_number(unsigned running, unsigned *wanted, const char *key,
+                        struct conf_kept_list *kept)
+{
+    char texts[2][16];
+    (void)snprintf(texts[0], sizeof(texts[0]), "%u", running);
+    (void)snprintf(texts[1], sizeof(texts[1]), "%u", *wanted);
+    if (running != *wanted)
+        add(kept, key, texts[0], texts[1]);
+    *wanted = running;
+}
+
+int conf_carry(const struct conf *running, struct conf *next, struct conf_kept_list *kept,
+               struct err *err)
+{
+    carry_listeners(running, next, kept);
+    carry_instances(running, next, kept);
+    keep_number(running->stream_limit, &next->stream_limit, "limits.streams", kept);
+    keep_number(running->pollers, &next->pollers, "threads.pollers", kept);
+    keep_number(running->workers, &next->workers, "threads.workers", kept);
+    if (!is_same(running->metrics_address, next->metrics_address))
+        add(kept, "metrics.address", running->metrics_address, next->metrics_address);
+    next->metrics_address = running->metrics_address;
+    return kept->no_memory ? err_no_memory(err, "the configuration") : 0;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One configuration after another: what is taken over, and what is put back and told. */
+#include "conf/carry.h"
+#include "conf_text.h"
+
+/* A configuration that runs, one that is to follow, and what that lost. */
+struct pair {
+    struct loaded running;
+    struct loaded next;
+    struct conf_kept_list kept;
+};
+
+static void carry(const char *running, const char *next, struct pair *pair)
+{
+    struct err err;
+    load(running, strlen(running), &pair->running);
+    load(next, strlen(next), &pair->next);
+    assert_int_equal(pair->running.rc, 0);
+    assert_int_equal(pair->next.rc, 0);
+    conf_kept_init(&pair->kept, &pair->next.conf.arena);
+    assert_int_equal(conf_carry(&pair->running.conf, &pair->next.conf, &pair->kept, &err), 0);
+}
+
+static void drop(struct pair *pair)
+{
+    unload(&pair->next);
+    unload(&pair->running);
+}
+
+/* What was put back is exactly EXPECTED, a line "KEY: RUNNING -> WANTED" for each. */
+static void assert_kept(const struct pair *pair, const char *expected)
+{
+    char *lines = NULL;
+    size_t size;
+    FILE *out = open_memstream(&lines, &size);
+    assert_non_null(out);
+    for (const struct conf_kept *one = pair->kept.first; one != NULL; one = one->next)
+        (void)fprintf(out, "%s: %s -> %s\n", one->key, one->running, one->wanted);
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(lines, expected);
+    free(lines);
+}
+
+static void assert_carried(const char *running, const char *next, const char *expected)
+{
+    struct pair pair;
+    carry(running, next, &pair);
+    assert_kept(&pair, expected);
+    drop(&pair);
+}
+
+#define PULL "  - address: unix:/nowhere/pull.sock\n"
+#define PUSH "  - address: unix:/nowhere/push.sock\n    access: write\n"
+
+static void test_the_same_again(void **state)
+{
+    (void)state;
+    assert_carried(BOTH, BOTH, "");
+    assert_carried(LISTENERS PUSH INSTANCES "limits: {streams: 5}\nthreads: {workers: 2}\n"
+                                            "metrics: {address: \"127.0.0.1:1\"}\n",
+                   LISTENERS PUSH INSTANCES "metrics: {address: \"127.0.0.1:1\"}\n"
+                                            "threads: {workers: 2}\nlimits: {streams: 5}\n",
+                   "");
+}
+
+static void test_what_is_taken_over(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(BOTH,
+          LISTENERS "    instances: [new]\n    identity: x-name\n"
+                    "instances:\n  - storage: /nowhere/new\n    name: new\n"
+                    "limits: {message: 1MiB}\nshutdown-grace: 9s\nlog: {level: error}\n",
+          &pair);
+    assert_kept(&pair, "");
+    const struct conf *conf = &pair.next.conf;
+    assert_int_equal(conf->listener_count, 1);
+    assert_string_equal(conf->listeners[0].identity, "x-name");
+    assert_false(conf->listeners[0].instances.any);
+    assert_int_equal(conf->instance_count, 1);
+    assert_string_equal(conf->instances[0].name, "new");
+    assert_int_equal(conf->message_limit, 1 << 20);
+    assert_int_equal(conf->shutdown_grace, 9000);
+    assert_int_equal(conf->log_level, LOG_LEVEL_ERROR);
+    drop(&pair);
+}
+
+static void test_lists_and_digest_functions_are_taken_over(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(LISTENERS "    identity: x\n" INSTANCES "    pull: [a]\n",
+          LISTENERS "    identity: x\n" INSTANCES
+                    "    pull: [b, c]\n    digest-functions: [sha1, sha256]\n",
+          &pair);
+    assert_kept(&pair, "");
+    const struct conf_instance *instance = &pair.next.conf.instances[0];
+    assert_false(conf_names_include(&instance->pull, "a"));
+    assert_true(conf_names_include(&instance->pull, "c"));
+    assert_int_equal(instance->digest_function_count, 2);
+    drop(&pair);
+}
+
+static void test_numbers_and_metrics(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(BOTH,
+          BOTH "limits: {streams: 7}\nthreads: {pollers: 2, workers: 3}\n"
+               "metrics: {address: \"127.0.0.1:1\"}\n",
+          &pair);
+    assert_kept(&pair, "limits.streams: 256 -> 7\n"
+                       "threads.pollers: 1 -> 2\n"
+                       "threads.workers: 8 -> 3\n"
+                       "metrics.address:  -> 127.0.0.1:1\n");
+    assert_int_equal(pair.next.conf.stream_limit, 256);
+    assert_int_equal(pair.next.conf.pollers, 1);
+    assert_int_equal(pair.next.conf.workers, 8);
+    assert_null(pair.next.conf.metrics_address);
+    drop(&pair);
+    assert_carried(BOTH "metrics: {address: \"127.0.0.1:1\"}\n", BOTH,
+                   "metrics.address: 127.0.0.1:1 -> \n");
+}
+
+static void test_listeners_come_and_go(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(LISTENERS INSTANCES, LISTENERS PUSH INSTANCES, &pair);
+    assert_kept(&pair, "listeners[1].address:  -> unix:/nowhere/push.sock\n");
+    assert_int_equal(pair.next.conf.listener_count, 1);
+    drop(&pair);
+
+    carry(LISTENERS PUSH INSTANCES, "listeners:\n" PUSH INSTANCES, &pair);
+    assert_kept(&pair, "listeners: unix:/nowhere/pull.sock -> \n");
+    assert_int_equal(pair.next.conf.listener_count, 2);
+    assert_string_equal(pair.next.conf.listeners[0].address, "unix:/nowhere/pull.sock");
+    assert_string_equal(pair.next.conf.listeners[1].address, "unix:/nowhere/push.sock");
+    drop(&pair);
+
+    carry(LISTENERS PUSH INSTANCES,
+          LISTENERS "  - address: unix:/nowhere/new.sock\n    access: write\n" INSTANCES, &pair);
+    assert_kept(&pair, "listeners[1].address: unix:/nowhere/push.sock -> unix:/nowhere/new.sock\n");
+    assert_string_equal(pair.next.conf.listeners[1].address, "unix:/nowhere/push.sock");
+    drop(&pair);
+}
+
+static void test_listeners_in_another_order(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(LISTENERS PUSH INSTANCES, "listeners:\n" PUSH "    identity: x\n" PULL INSTANCES, &pair);
+    assert_kept(&pair, "");
+    assert_string_equal(pair.next.conf.listeners[0].address, "unix:/nowhere/pull.sock");
+    assert_null(pair.next.conf.listeners[0].identity);
+    assert_string_equal(pair.next.conf.listeners[1].identity, "x");
+    drop(&pair);
+}
+
+/* Each of these decides who gets in: what goes with the new value may not go with the old one. */
+static void test_a_listener_keeps_all_or_nothing(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"    access: write\n", "listeners[0].access: read -> write\n"},
+        {"    socket-mode: \"0600\"\n", "listeners[0].socket-mode: 0660 -> 0600\n"},
+        {"    socket-group: www-data\n", "listeners[0].socket-group:  -> www-data\n"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pair pair;
+        char next[512];
+        (void)snprintf(next, sizeof(next), "%s%s%s", LISTENERS "    identity: x\n", cases[i][0],
+                       INSTANCES "  - storage: /nowhere/new\n    name: new\n");
+        carry(BOTH, next, &pair);
+        assert_kept(&pair, cases[i][1]);
+        const struct conf_listener *listener = &pair.next.conf.listeners[0];
+        assert_int_equal(listener->access, CONF_ACCESS_READ);
+        assert_int_equal(listener->socket_mode, 0660);
+        assert_null(listener->identity);
+        /* "Any" was any of those that there were. */
+        assert_true(conf_names_include(&listener->instances, ""));
+        assert_false(conf_names_include(&listener->instances, "new"));
+        drop(&pair);
+    }
+}
+
+static void test_an_instance_with_another_storage_keeps_all(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(LISTENERS "    identity: x\n" INSTANCES "    pull: [a]\n",
+          LISTENERS "    identity: x\ninstances:\n  - storage: /nowhere/public\n", &pair);
+    assert_kept(&pair, "instances[0].storage: /nowhere/main -> /nowhere/public\n");
+    assert_string_equal(pair.next.conf.instances[0].storage, "/nowhere/main");
+    assert_false(pair.next.conf.instances[0].pull.any);
+    drop(&pair);
+}
+
+/* What the storage was opened with may come from a configuration that is long gone. */
+static void test_open_storage(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct conf_instance opened;
+    conf_instance_set_defaults(&opened);
+    opened.quota = 1000;
+    opened.index_quota = 2000;
+    opened.expire_after = 3000;
+    opened.index_only = true;
+    carry(BOTH, BOTH, &pair);
+    conf_carry_storage(&opened, &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "instances[0].index-only: true -> false\n"
+                       "instances[0].quota: 1000B -> 10000000000B\n"
+                       "instances[0].index-quota: 2000B -> 1073741824B\n"
+                       "instances[0].expire-after: 3s -> \n");
+    const struct conf_instance *instance = &pair.next.conf.instances[0];
+    assert_true(instance->index_only);
+    assert_int_equal(instance->quota, 1000);
+    assert_int_equal(instance->index_quota, 2000);
+    assert_int_equal(instance->expire_after, 3000);
+    drop(&pair);
+
+    carry(BOTH, BOTH, &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "");
+    conf_kept_add_instance(&pair.kept, 0, "", "only read", "written");
+    assert_kept(&pair, "instances[0]: only read -> written\n");
+    drop(&pair);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_same_again),
+        cmocka_unit_test(test_what_is_taken_over),
+        cmocka_unit_test(test_lists_and_digest_functions_are_taken_over),
+        cmocka_unit_test(test_numbers_and_metrics),
+        cmocka_unit_test(test_listeners_come_and_go),
+        cmocka_unit_test(test_listeners_in_another_order),
+        cmocka_unit_test(test_a_listener_keeps_all_or_nothing),
+        cmocka_unit_test(test_an_instance_with_another_storage_keeps_all),
+        cmocka_unit_test(test_open_storage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
