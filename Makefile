@@ -13,6 +13,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 PYTHON ?= /usr/bin/python3
+# Where the configuration and the credentials are; the other folders are in deploy/install.mk.
+sysconfdir = /etc
 RUN ?= run
 PULL_PORT ?= 11001
 PUSH_PORT ?= 11002
@@ -20,9 +22,11 @@ PUSH_PORT ?= 11002
 O := $(if $(filter release,$(VARIANT)),build,build/$(VARIANT))
 GEN := $(O)/gen
 
+WERROR := -Werror
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-            -Wpointer-arith -Wwrite-strings -Wvla -Werror
-CFLAGS_release := -O2 -g -fno-omit-frame-pointer -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+            -Wpointer-arith -Wwrite-strings -Wvla $(WERROR)
+CFLAGS_release := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
+                  $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS)),,-D_FORTIFY_SOURCE=2)
 CFLAGS_debug := -O0 -g3
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
@@ -35,9 +39,13 @@ Q := $(if $(V),,@)
 say = $(if $(V),:,printf '  %-7s %s\n')
 
 VERSION := 0.1.0
-CPPFLAGS := -D_GNU_SOURCE -DASSETD_VERSION='"$(VERSION)"' -Ibackend -isystem $(GEN)
-CFLAGS := -std=c11 -fPIE -pthread $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
-LDFLAGS := -pthread $(LDFLAGS_$(VARIANT)) $(EXTRA_LDFLAGS)
+# What the code needs. CPPFLAGS, CFLAGS and LDFLAGS are for who builds: they come last.
+OUR_CPPFLAGS := -D_GNU_SOURCE -DASSETD_VERSION='"$(VERSION)"' -DASSETD_SYSCONFDIR='"$(sysconfdir)"' \
+                -Ibackend -isystem $(GEN)
+OUR_CFLAGS := -std=c11 -fPIE -pthread $(CFLAGS_$(VARIANT))
+OUR_LDFLAGS := -pthread $(LDFLAGS_$(VARIANT))
+COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS)
+LINK = $(CC) $(OUR_LDFLAGS) $(CFLAGS) $(LDFLAGS)
 LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -lcrypto -lsystemd
 
 # What is generated from protos/: messages for protobuf-c, and all descriptors for reflection.
@@ -59,16 +67,17 @@ BENCH := $(addprefix $(O)/bench/,empty fill load)
 
 VENV := build/venv
 C_FILES := $(shell find backend tests -name '*.[ch]')
-SHELL_FILES := .ci/run $(wildcard deploy/demo/*.sh) $(wildcard deploy/nginx/authorize)
+SHELL_FILES := .ci/run $(wildcard deploy/*.sh deploy/demo/*.sh deploy/debian/*.p*)
 
-.PHONY: all help deps up test bench unit check format-check layers shellcheck compilers sanitizers format clean
+.PHONY: all help deps up test bench unit check format-check layers shellcheck compilers sanitizers format clean \
+        FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: $(PROGRAMS) ## build build/assetd
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@sed -n 's/^# *\(VARIANT=\|  debug\)/  \1/p' Makefile
 
 deps: ## install what is missing, from Debian's packages (apt-get; root or sudo)
@@ -137,12 +146,19 @@ $(GEN_C): $(GEN_STAMP) ;
 
 $(GEN)/%.o: $(GEN)/%.c
 	@$(say) CC $@
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+	$(Q)$(COMPILE) -w $(CFLAGS) -c -o $@ $<
 
 $(O)/obj/%.o: %.c $(GEN_STAMP)
 	@mkdir -p $(@D)
 	@$(say) CC $@
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) $(WARNINGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# What names a folder of the installation is compiled again for another one.
+$(O)/sysconfdir: FORCE
+	@mkdir -p $(O)
+	@echo '$(sysconfdir)' | cmp -s - $@ || echo '$(sysconfdir)' >$@
+
+$(patsubst %.c,$(O)/obj/%.o,$(wildcard backend/control/*.c)): $(O)/sysconfdir
 
 $(O)/libassetd.a: $(OBJECTS) $(GEN_OBJECTS)
 	@rm -f $@
@@ -151,7 +167,7 @@ $(O)/libassetd.a: $(OBJECTS) $(GEN_OBJECTS)
 
 $(PROGRAMS): $(O)/%: $(O)/obj/backend/%.o $(O)/libassetd.a
 	@$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(LINK) -o $@ $^ $(LDLIBS)
 
 # What the tests share comes first: its stand-ins take the place of parts of the program.
 $(O)/libunit.a: $(UNIT_SHARED)
@@ -162,7 +178,7 @@ $(O)/libunit.a: $(UNIT_SHARED)
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libunit.a $(O)/libassetd.a
 	@mkdir -p $(@D)
 	@$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(LINK) -o $@ $^ $(LDLIBS) -lcmocka
 
 $(O)/bench/empty: $(O)/obj/tests/bench/empty.o
 $(O)/bench/fill: $(patsubst %,$(O)/obj/tests/bench/%.o,fill blobs)
@@ -172,10 +188,10 @@ $(O)/bench/load: LDLIBS += -lnghttp2
 $(BENCH): $(O)/libassetd.a
 	@mkdir -p $(@D)
 	@$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libassetd.a $(LDLIBS)
+	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(O)/libassetd.a $(LDLIBS)
 
 clean: ## remove what was built (not the tests' Python)
-	rm -rf build/assetd build/assetctl build/obj build/gen build/unit build/libassetd.a build/libunit.a \
-	    build/bench build/debug build/asan build/tsan build/clang
+	rm -rf build/assetd build/assetctl build/obj build/gen build/sysconfdir build/unit build/libassetd.a build/libunit.a \
+	    build/bench build/deb build/debug build/asan build/tsan build/clang
 
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

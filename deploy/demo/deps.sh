@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing from Debian's packages: deps.sh [test] [check] [bench]
+# Installs what is missing from Debian's packages: deps.sh [test] [check] [bench] [deb]
 #
 # Without arguments what `make` and `make up` need; says nothing and is quick if nothing is missing.
 set -eu
@@ -8,9 +8,10 @@ set -eu
 build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
        libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev libsystemd-dev
        openssl'
-test='python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev'
+test='lintian python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev systemd strace'
 check='clang-14 clang-format-14 shellcheck libcmocka-dev python3'
 bench='libnghttp2-dev python3'
+deb='dpkg-dev debhelper'
 policy=/usr/sbin/policy-rc.d
 
 # Those of the packages named that are not installed.
@@ -74,8 +75,9 @@ for purpose in "$@"; do
     test) packages="$packages $test" ;;
     check) packages="$packages $check" ;;
     bench) packages="$packages $bench" ;;
+    deb) packages="$packages $deb" ;;
     *)
-        echo "usage: deps.sh [test] [check] [bench]" >&2
+        echo "usage: deps.sh [test] [check] [bench] [deb]" >&2
         exit 2
         ;;
     esac

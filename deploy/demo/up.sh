@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs assetd behind nginx in the foreground, all below one folder: what `make up` calls.
 #
-# Environment: RUN (the folder), PULL_PORT, PUSH_PORT, ASSETD (the program). Called as root, both
-# servers run as the user who called sudo, else as www-data or nobody.
+# Environment: RUN (the folder), PULL_PORT, PUSH_PORT, ASSETD (the program; assetctl is beside it).
+# Called as root, both servers run as the user who called sudo, else as www-data or nobody.
 #
 # Both servers run inside RUN: its path may be long (a unix socket's name has 108 bytes at most),
 # hold any character, and lead through folders that the servers' user may not enter, as below /root.
@@ -17,6 +17,8 @@ RUN=${RUN:-run}
 PULL_PORT=${PULL_PORT:-11001}
 PUSH_PORT=${PUSH_PORT:-11002}
 ASSETD=$(realpath -m "${ASSETD:-build/assetd}")
+ASSETCTL=$(dirname "$ASSETD")/assetctl
+assetctl=$ASSETCTL # as the servers' user may run it
 PATH=$PATH:/usr/sbin:/sbin
 
 ours='tls storage sock logs nginx bin assetd.yaml' # what there is in RUN
@@ -123,24 +125,60 @@ write() {
     "${as_user[@]}" sh -c 'cat >"$0"' "$1"
 }
 
-# What is ours in the repository is read here: the servers' user may not be let into its folder.
-run_script() {
-    local text
-    text=$(cat "$1") || return
-    "${as_user[@]}" sh -c "$text" "$@"
-}
-
 # As an operator copies them.
 copy_shipped() {
-    (cd "$deploy/nginx" && tar -c -- authorize *.conf) | "${as_user[@]}" tar -x -C nginx/assetd
+    (cd "$deploy/nginx" && tar -c -- *.conf) | "${as_user[@]}" tar -x -C nginx/assetd
 }
 
-# Where the servers' user may not run the program in its place.
-copy_assetd() {
+# Where the servers' user may not run the programs in their place. They are read here: that user may
+# not be let into the repository's folder.
+copy_programs() {
+    if "${as_user[@]}" test -x "$ASSETD" && "${as_user[@]}" test -x "$ASSETCTL"; then
+        return
+    fi
     "${as_user[@]}" mkdir bin
     write bin/assetd <"$ASSETD"
-    "${as_user[@]}" chmod 755 bin/assetd
+    write bin/assetctl <"$ASSETCTL"
+    "${as_user[@]}" chmod 755 bin/assetd bin/assetctl
     ASSETD=bin/assetd
+    assetctl=bin/assetctl
+}
+
+# cert COMMAND ...: what it says is shown if it fails.
+cert() {
+    local output
+    output=$("${as_user[@]}" "$assetctl" cert "$@" --dir tls 2>&1) ||
+        fail "cannot make the key pairs in $RUN/tls:"$'\n'"$output"
+}
+
+# has_pair NAME: both files, or none. A link to nothing is something as well: nothing is made
+# through it.
+has_pair() {
+    local name found=()
+    for name in "tls/$1.crt" "tls/$1.key"; do
+        if [ -e "$name" ] || [ -L "$name" ]; then
+            found+=("$name")
+        fi
+    done
+    [ "${#found[@]}" -ne 1 ] ||
+        fail "of $RUN/tls/$1.crt and $1.key there is only $RUN/${found[0]}: remove it"
+    [ "${#found[@]}" -eq 2 ]
+}
+
+# The pairs are kept from start to start. `cert update` writes the map of an earlier version anew.
+make_pairs() {
+    has_pair server || cert server localhost 127.0.0.1 ::1
+    if ! has_pair client; then
+        "${as_user[@]}" mkdir -p tls/new
+        "${as_user[@]}" rm -f tls/new/demo.key tls/new/demo.crt
+        cert client demo --out tls/new
+        "${as_user[@]}" mv -T tls/new/demo.key tls/client.key
+        "${as_user[@]}" mv -T tls/new/demo.crt tls/client.crt
+        "${as_user[@]}" rmdir tls/new
+    elif [ ! -e tls/authorized.crt ] && [ ! -L tls/authorized.crt ]; then
+        cert add demo tls/client.crt
+    fi
+    cert update
 }
 
 # RUN's name for assetd, which takes absolute ones: the real one if that will do, else its working
@@ -209,9 +247,9 @@ write_site_conf() {
         -e "s|listen 11002 |listen 127.0.0.1:$PUSH_PORT |; s|listen \[::\]:11002 |listen [::1]:$PUSH_PORT |" \
         -e 's|cache\.example\.com|localhost|; s|/run/assetd/|../sock/|; s|/etc/assetd/tls/|../tls/|' \
         -e 's|/var/log/nginx/assetd.json|../logs/access.json|' "${no_ipv6[@]}" \
-        "$deploy/nginx/site.conf")
+        "$deploy/nginx/sites/two-ports.conf")
     case $site in
-    *[:' ']/* | *example.com*) fail "deploy/nginx/site.conf has values that are not replaced here" ;;
+    *[:' ']/* | *example.com*) fail "deploy/nginx/sites/two-ports.conf has values that are not replaced here" ;;
     esac
     printf '# Written by \140make up\140 at each start: the settings of this site.\n%s\n' "$site" |
         write nginx/site.conf
@@ -221,12 +259,11 @@ fill_run() {
     "${as_user[@]}" rm -rf assetd.yaml nginx bin
     "${as_user[@]}" mkdir -p storage sock logs nginx/assetd nginx/tmp
     copy_shipped
-    run_script "$deploy/demo/keys.sh" tls nginx/assetd/authorize ||
-        fail "cannot make the key pairs in $RUN/tls"
+    copy_programs
+    make_pairs
     write_assetd_yaml
     write_nginx_conf
     write_site_conf
-    "${as_user[@]}" test -x "$ASSETD" || copy_assetd
 }
 
 # --- the servers ---------------------------------------------------------------------------------
@@ -347,7 +384,7 @@ source-caches:
       server-cert: $RUN/tls/server.crt
 
 Another client that may push:
-  $(printf '%q ' "$deploy/nginx/authorize" "$RUN/tls/authorized.crt")NAME CERTIFICATE
+  $(printf '%q ' "$ASSETCTL" cert add --dir "$RUN/tls")NAME CERTIFICATE
   kill -HUP $nginx_pid
 Logs: $RUN/logs/assetd.log, access.json (nginx, a line for each call), error.log (nginx)
 Ctrl-C stops both.
@@ -399,6 +436,7 @@ stop_nginx() {
 }
 
 [ -x "$ASSETD" ] || fail "there is no $ASSETD: run make"
+[ -x "$ASSETCTL" ] || fail "there is no $ASSETCTL: run make"
 [ "$PULL_PORT" != "$PUSH_PORT" ] || fail "PULL_PORT and PUSH_PORT are the same"
 trap stop_both EXIT
 trap 'exit 0' INT TERM HUP

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
     """
     NAME.key and NAME.crt in FOLDER, self-signed or signed with the pair ISSUER, which then follows
-    in NAME.crt. DAYS below 0: expired that long ago.
+    in NAME.crt. DAYS below 0: expired that long ago. Key identifiers are as openssl adds them.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
@@ -33,6 +33,11 @@ def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
         .not_valid_before(now - datetime.timedelta(days=100))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key()),
+            critical=False,
+        )
         .sign(signer_key, hashes.SHA256())
     )
     (folder / f"{name}.key").write_bytes(

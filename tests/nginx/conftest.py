@@ -8,39 +8,97 @@ import pytest
 
 from lib import logs
 from lib.folders import new_folder
-from nginx.front import Front, make_credentials
+from nginx.credentials import Credentials
+from nginx.front import Front
+from nginx.layouts import place_of
+from nginx.served import Served, listeners
 
 
 @contextlib.contextmanager
-def running_front(session):
+def made_credentials():
     folder = new_folder()
-    front = Front(folder)
     try:
-        with logs.shown(session, front):
-            make_credentials(front.tls)
-            front.configure()
-            yield front.start()
+        yield Credentials(folder).make()
     finally:
-        front.stop()
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def running_front(session, layout, credentials, **options):
+    folder = new_folder()
+    try:
+        front = Front(folder, layout, credentials, **options)
+        with logs.shown(session, front):
+            try:
+                yield front.start()
+            finally:
+                front.stop()
+    finally:
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def shared_front(request):
-    with running_front(request.session) as front:
-        yield front
+def credentials():
+    """Those of all fronts that are shared; not to be changed."""
+    with made_credentials() as credentials:
+        yield credentials
+
+
+@pytest.fixture(scope="session")
+def shared_fronts(request, credentials):
+    """nginx with each layout, started when it is first asked for."""
+    fronts = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(layout):
+            if layout not in fronts:
+                running = running_front(request.session, layout, credentials)
+                fronts[layout] = stack.enter_context(running)
+            return fronts[layout]
+
+        yield get
+
+
+@pytest.fixture
+def fronts(shared_fronts):
+    """The same; the stand-ins have seen nothing yet."""
+
+    def get(place):
+        front = shared_fronts(place_of(place).layout)
+        front.take()
+        return front
+
+    return get
 
 
 @pytest.fixture
 def own_front(request):
-    """nginx for one test that changes it."""
-    with running_front(request.session) as front:
-        yield front
+    """Starts nginx with a layout for one test that changes it, with credentials of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def start(place, **options):
+            credentials = stack.enter_context(made_credentials())
+            layout = place_of(place).layout
+            return stack.enter_context(
+                running_front(request.session, layout, credentials, **options)
+            )
+
+        yield start
 
 
 @pytest.fixture
-def front(shared_front):
-    """nginx with both stand-ins, which have seen nothing yet."""
-    shared_front.read.take()
-    shared_front.write.take()
-    return shared_front
+def served(assetd, own_front):
+    """Starts assetd, and nginx with a layout before it."""
+    started = []
+
+    def start(place, **instance):
+        server = assetd(start=False)
+        instances = [{"name": "", "storage": str(server.storage), **instance}]
+        server.configure(listeners=listeners(server.folder), instances=instances)
+        server.start()
+        started.append(Served(own_front(place, run=server.folder)))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """nginx with the shipped files, in front of stand-ins that record what reaches which socket."""
 
-import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
-import threading
-
-import grpc
 
 from lib.ports import free_port
 from lib.server import CHECKOUT, PATIENCE, wait_until
-from nginx.certificates import make_pair
+from nginx import clients
+from nginx.credentials import Caller
+from nginx.layouts import LAYOUTS, place_of
+from nginx.standins import Backend, Validator
 
 SHIPPED = CHECKOUT / "deploy" / "nginx"
 ENVIRONMENT = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"}
+
+# The loopback address of IPv6.
+HAS_IPV6 = any(
+    line.startswith("0" * 31 + "1 ")
+    for path in pathlib.Path("/proc/net").glob("if_inet6")
+    for line in path.read_text().splitlines()
+)
 
 # The main file as Debian ships it, as far as it could get in the way: its http context has settings
 # for web sites, and another site beside ours.
@@ -53,132 +60,90 @@ http {{
 """
 
 
-def authorize(*arguments):
-    """Runs the operator's script."""
-    return subprocess.run(
-        [SHIPPED / "authorize", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-
-
-def make_credentials(tls):
-    """
-    The demo's pairs, and clients that are registered (alice, as the usual openssl command makes
-    them, able to sign), or not: each of those comes near it in one way.
-    """
-    subprocess.run(
-        [CHECKOUT / "deploy" / "demo" / "keys.sh", tls], check=True, stdout=subprocess.DEVNULL
-    )
-    authorized = tls / "authorized.crt"
-    authorize(authorized, "alice", make_pair(tls, "alice", "client", is_ca=True)).check_returncode()
-    with open(authorized, "ab") as file:
-        file.write(b"# client: late\n" + make_pair(tls, "expired", "late", days=-1).read_bytes())
-    authorize(authorized).check_returncode()
-    make_pair(tls, "unknown", "unknown")
-    make_pair(tls, "namesake", "client", is_ca=True)
-    make_pair(tls, "signed", "ci", issuer="alice")
-    # Trusted by TLS, but not in the map.
-    with open(authorized, "ab") as file:
-        file.write(make_pair(tls, "unmapped", "unmapped").read_bytes())
-
-
-class Call:
-    """What the stand-in was asked."""
-
-    def __init__(self, method, authority, metadata, received):
-        self.method = method
-        self.authority = authority
-        self.metadata = metadata
-        self.received = received
-
-    def values(self, key):
-        return [value for name, value in self.metadata if name == key]
-
-
-class Backend(grpc.GenericRpcHandler):
-    """Answers every method on a unix socket with one empty message, and keeps what was asked."""
-
-    def __init__(self, path):
-        self.path = path
-        self.calls = []
-        self.lock = threading.Lock()
-        self.server = None
-
-    def start(self):
-        self.server = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(16),
-            handlers=[self],
-            options=[("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 1 << 16)],
-        )
-        assert self.server.add_insecure_port(f"unix:{self.path}")
-        self.server.start()
-
-    def stop(self):
-        self.server.stop(None).wait()
-
-    def service(self, details):
-        def answer(requests, context):
-            received = sum(len(request) for request in requests)
-            # grpcio tells :authority nowhere else.
-            authority = context._rpc_event.call_details.host.decode()
-            with self.lock:
-                self.calls.append(
-                    Call(details.method, authority, details.invocation_metadata, received)
-                )
-            yield b""
-
-        return grpc.stream_stream_rpc_method_handler(answer)
-
-    def take(self):
-        """The calls since the last time."""
-        with self.lock:
-            calls, self.calls = self.calls, []
-        return calls
-
-
 class Front:
-    """The site of deploy/nginx/site.conf below FOLDER, on free ports."""
+    """
+    A layout below FOLDER, on free ports, with CREDENTIALS and a stand-in for each socket that the
+    site names. RUN: the folder of the sockets of servers that run already, without stand-ins.
+    """
 
     log_title = "log of nginx"
 
-    def __init__(self, folder):
+    def __init__(self, folder, layout, credentials, run=None):
         self.folder = pathlib.Path(folder)
-        self.tls = self.folder / "tls"
-        self.pull_port = free_port()
-        self.push_port = free_port()
-        self.read = Backend(self.folder / "pull.sock")
-        self.write = Backend(self.folder / "push.sock")
+        self.layout = LAYOUTS[layout]
+        self.credentials = credentials
+        self.callers = credentials.callers()
+        self.run = run or self.folder
+        self.ports = {}
         self.process = None
+        self.validator = None
+        site = self._site()
+        names = () if run else sorted(set(re.findall(rf"unix:{self.run}/([a-z0-9-]+)\.sock", site)))
+        self.backends = {name: Backend(self.run / f"{name}.sock") for name in names}
+        self._configure(site)
 
-    def configure(self):
-        """The shipped site with other values, and the shipped files beside it as they are."""
-        site = (SHIPPED / "site.conf").read_text()
-        for shipped, ours in {
-            "listen [::]:11001 ssl http2;": "",
-            "listen [::]:11002 ssl http2;": "",
-            "listen 11001 ": f"listen 127.0.0.1:{self.pull_port} ",
-            "listen 11002 ": f"listen 127.0.0.1:{self.push_port} ",
-            "cache.example.com": "localhost",
-            "/etc/assetd/tls": str(self.tls),
-            "/run/assetd": str(self.folder),
-            "/var/log/nginx": str(self.folder),
-        }.items():
-            assert shipped in site, f"site.conf has no {shipped}"
+    # --- values for those of an operator ---------------------------------------------------------
+
+    def _site(self):
+        """The shipped site with other values."""
+        site = (SHIPPED / "sites" / f"{self.layout.site}.conf").read_text()
+        for shipped, ours in self.layout.settings.items():
+            assert shipped in site, f"{self.layout.site}.conf has no {shipped}"
             site = site.replace(shipped, ours)
+        for pattern, ours in (
+            (r"\blisten (\d+) ", lambda m: f"listen 127.0.0.1:{self._port(m[1])} "),
+            (r"\blisten \[::\]:(\d+) ", lambda m: f"listen [::1]:{self._port(m[1])} "),
+            (r"server 127\.0\.0\.1:8980;", f"server unix:{self.run}/cas.sock;"),
+            (r"server 127\.0\.0\.1:8983;", lambda m: f"server 127.0.0.1:{self._validator()};"),
+            (r"/run/assetd\b", str(self.run)),
+            (r"/var/log/nginx\b", str(self.folder)),
+            (r"\b(cache|cas|validator)\.example\.com", "localhost"),
+            (r"/etc/ssl/certs/ca-certificates\.crt", str(self.credentials.tls / "server.crt")),
+            (r"/etc/assetd/tls/tools\b", str(self.credentials.others)),
+            (r"/etc/assetd/tls(/kernel)?\b", str(self.credentials.tls)),
+        ):
+            site = re.sub(pattern, ours, site)
+        if not HAS_IPV6:
+            site = re.sub(r"^ *listen \[::1\]:.*\n", "", site, flags=re.M)
+        return site
+
+    def _port(self, shipped):
+        return self.ports.setdefault(int(shipped), free_port())
+
+    def _validator(self):
+        self.validator = Validator(free_port(), self.credentials.validate)
+        return self.validator.port
+
+    def _configure(self, site):
         (self.folder / "site.conf").write_text(site)
-        (self.folder / "assetd").symlink_to(SHIPPED)
+        (self.folder / "assetd").mkdir()
+        for path in SHIPPED.glob("*.conf"):
+            self._include(path)
         user = "user root;" if os.geteuid() == 0 else ""
         (self.folder / "nginx.conf").write_text(MAIN.format(user=user, other_port=free_port()))
+
+    def _include(self, path):
+        """A shipped file as it is, unless the layout has other values in it."""
+        included, values = self.folder / "assetd" / path.name, self.layout.included.get(path.name)
+        if values is None:
+            included.symlink_to(path)
+            return
+        text = path.read_text()
+        for shipped, ours in values.items():
+            assert shipped in text, f"{path.name} has no {shipped}"
+            text = text.replace(shipped, ours)
+        included.write_text(text)
+
+    # --- the process -----------------------------------------------------------------------------
 
     def command(self, *arguments):
         return ["nginx", "-p", self.folder, "-e", "error.log", "-c", "nginx.conf", *arguments]
 
     def start(self):
-        self.read.start()
-        self.write.start()
+        for backend in self.backends.values():
+            backend.start()
+        if self.validator is not None:
+            self.validator.start()
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL, cwd=self.folder, env=ENVIRONMENT
         )
@@ -191,15 +156,54 @@ class Front:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(PATIENCE)
-        for backend in (self.read, self.write):
-            if backend.server is not None:
-                backend.stop()
+            self.process = None
+        for backend in self.backends.values():
+            backend.stop()
+        if self.validator is not None:
+            self.validator.stop()
 
     def reload(self):
         """Returns when the old workers take no new connections."""
         workers = self.log().count("gracefully shutting down") + 2
         self.process.send_signal(signal.SIGHUP)
         wait_until(lambda: self.log().count("gracefully shutting down") == workers, self.log)
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def caller(self, name):
+        """Also a Caller that is none of the usual."""
+        return name if isinstance(name, Caller) else self.callers[name]
+
+    def target(self, place, caller="nobody"):
+        place = place_of(place)
+        files = (None, None)
+        certificate = self.caller(caller).certificate
+        if certificate is not None:
+            own = self.credentials.own
+            files = (own / f"{certificate}.key", own / f"{certificate}.crt")
+        tls = self.credentials.others if place.host.startswith("tools") else self.credentials.tls
+        root = tls / "server.crt"
+        return clients.Target(self.ports[place.port], place.host, root, *files)
+
+    def channel(self, place, caller="nobody"):
+        return clients.channel(self.target(place, caller))
+
+    def call(self, place, method, caller="nobody", metadata=(), messages=(b"",)):
+        """One call by grpcio; returns its status and message."""
+        metadata = [*self.caller(caller).metadata, *metadata]
+        with self.channel(place, caller) as channel:
+            return clients.call(channel, method, metadata, messages)
+
+    def take(self):
+        """What reached the stand-ins since the last time: (socket, call)."""
+        alike = self.layout.alike
+        return [
+            (alike.get(name, name), call)
+            for name, backend in self.backends.items()
+            for call in backend.take()
+        ]
+
+    # --- logs ------------------------------------------------------------------------------------
 
     def log(self):
         path = self.folder / "error.log"
@@ -220,31 +224,7 @@ class Front:
         lines = (self.folder / "assetd.json").read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def port(self, name):
-        return {"pull": self.pull_port, "push": self.push_port}[name]
-
-    def channel(self, port, client=None):
-        """A connection of its own; CLIENT: a pair of tls/, by name."""
-        pair = (None, None)
-        if client is not None:
-            pair = [(self.tls / f"{client}.{kind}").read_bytes() for kind in ("key", "crt")]
-        credentials = grpc.ssl_channel_credentials((self.tls / "server.crt").read_bytes(), *pair)
-        options = [
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_metadata_size", 1 << 16),
-            ("grpc.enable_retries", 0),
-        ]
-        return grpc.secure_channel(f"localhost:{self.port(port)}", credentials, options)
-
-    def call(self, port, method, client=None, metadata=(), messages=(b"",)):
-        """One call; returns its status and message."""
-        with self.channel(port, client) as channel:
-            return call(channel, method, metadata, messages)
-
-
-def call(channel, method, metadata=(), messages=(b"",)):
-    try:
-        list(channel.stream_stream(method)(iter(messages), metadata=metadata, timeout=PATIENCE))
-    except grpc.RpcError as error:
-        return error.code().name, error.details()
-    return "OK", ""
+    def all_logs(self):
+        return "".join(
+            path.read_text() for path in self.folder.glob("*") if path.suffix in (".log", ".json")
+        )

@@ -15,7 +15,7 @@ from lib import processes
 from lib.api import health, health_grpc
 from lib.server import ASSETD, CHECKOUT, PATIENCE, wait_until
 from lib.site import Keys
-from nginx.certificates import make_pair
+from nginx.certificates import fingerprint, make_pair
 from nginx.front import SHIPPED
 
 UP = CHECKOUT / "deploy" / "demo" / "up.sh"
@@ -166,6 +166,22 @@ def test_keys_are_kept(demo):
     demo.stops()
     demo.starts().check_serving()
     assert {path: path.read_bytes() for path in (demo.run / "tls").iterdir()} == files
+
+
+def test_a_folder_of_an_earlier_version_goes_on_working(demo):
+    """Its clients.map had names without a role, and there was no tokens.map."""
+    demo.starts().stops()
+    tls = demo.run / "tls"
+    (tls / "clients.map").write_text(f'{fingerprint(tls / "client.crt")} "demo";\n')
+    (tls / "tokens.map").unlink()
+    demo.starts().check_serving()
+
+
+def test_the_demos_client_is_registered_anew_without_the_list(demo):
+    demo.starts().stops()
+    (demo.run / "tls" / "authorized.crt").unlink()
+    demo.starts().check_serving()
+    assert '"write:demo";' in (demo.run / "tls" / "clients.map").read_text()
 
 
 def test_a_folder_that_is_in_use_is_refused(demo):
@@ -341,6 +357,7 @@ def directives(path):
 
 def test_its_site_is_the_shipped_one_with_other_values(demo):
     demo.starts()
-    assert directives(demo.run / "nginx" / "site.conf") == directives(SHIPPED / "site.conf")
+    shipped = directives(SHIPPED / "sites" / "two-ports.conf")
+    assert directives(demo.run / "nginx" / "site.conf") == shipped
     copied = {path.name: path.read_text() for path in (demo.run / "nginx" / "assetd").iterdir()}
-    assert copied == {path.name: path.read_text() for path in SHIPPED.iterdir()}
+    assert copied == {path.name: path.read_text() for path in SHIPPED.iterdir() if path.is_file()}

@@ -72,10 +72,11 @@ def test_without_root_the_command_is_printed(tools):
 
 
 def test_only_what_is_asked_for_is_needed(tools):
-    installed(tools, but=["bubblewrap", "clang-14"])
+    installed(tools, but=["bubblewrap", "clang-14", "debhelper"])
     assert run(tools).returncode == 0
     assert "bubblewrap" in run(tools, "test").stderr
     assert "clang-14" in run(tools, "check").stderr
+    assert "debhelper" in run(tools, "deb").stderr
 
 
 def test_an_nginx_without_http2_will_not_do(tools):

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Folders, names and roles as the command line gives them. */
+#include "control/credentials.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+const char credentials_reload[] = "nginx has to read that: nginx -t && systemctl reload nginx";
+
+const char credentials_revoked[] =
+    "From then on no new call is let in, on no connection; calls that are under way go on until "
+    "they end, or until nginx's worker_shutdown_timeout.";
+
+int credentials_open(struct folder *folder, const char *path, enum folder_use use, struct err *err)
+{
+    int rc = folder_open(folder, path, use, err);
+    if (rc == 0 && folder->works_as_owner)
+        command_note("works as %s, who owns %s", folder->owner, path);
+    return rc;
+}
+
+int credentials_fail(const struct err *err)
+{
+    static const char *const advices[ERR_CODES] = {
+        [ERR_DENIED] = "run it as root, or as the user who owns that folder",
+        [ERR_EXHAUSTED] = "make room, and run it again",
+        [ERR_IO] = "look for what is wrong with the disk, and run it again",
+        [ERR_NO_MEMORY] = "run it when there is more memory",
+    };
+    return command_fail(err, (unsigned)err->code < ERR_CODES ? advices[err->code] : NULL);
+}
+
+int credentials_name(const char *name)
+{
+    if (identity_is_valid(name, strlen(name)))
+        return 0;
+    return command_refuse("NAME is " IDENTITY_RULE ", not '%s'", name);
+}
+
+int credentials_role(const char *text, enum role *role)
+{
+    if (text == NULL || role_parse(text, strlen(text), role))
+        return 0;
+    return command_refuse("--role is read or write, not %s", text);
+}
+
+char *credentials_date(int64_t at, char date[16])
+{
+    struct tm tm;
+    time_t seconds = (time_t)at;
+    if (gmtime_r(&seconds, &tm) == NULL || strftime(date, 16, "%Y-%m-%d", &tm) == 0)
+        memcpy(date, "?", 2);
+    return date;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands for certificates and for tokens have in common. */
+#ifndef ASSETD_CONTROL_CREDENTIALS_H
+#define ASSETD_CONTROL_CREDENTIALS_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "control/command.h"
+#include "credential/folder.h"
+#include "credential/identity.h"
+
+#define CREDENTIALS_FOLDER ASSETD_SYSCONFDIR "/assetd/tls"
+
+/* The option that all of them take, for a table of options. */
+#define CREDENTIALS_DIR(value) \
+    {                          \
+        "--dir", (value), NULL \
+    }
+
+/* What is said after a change, and what more after one that takes a credential away. */
+extern const char credentials_reload[];
+extern const char credentials_revoked[];
+
+/* Opens a folder, and says so if it works there as somebody else. */
+int credentials_open(struct folder *folder, const char *path, enum folder_use use, struct err *err);
+
+/* Complains of an error, with what to do about it; returns EXIT_FAILURE. */
+int credentials_fail(const struct err *err);
+
+/* Check what the command line says; 0, or EXIT_USAGE if they have complained. ROLE stays as it is
+ * where TEXT is NULL. */
+int credentials_name(const char *name);
+int credentials_role(const char *text, enum role *role);
+
+/* YYYY-MM-DD of a time in seconds since 1970, UTC. Returns DATE. */
+char *credentials_date(int64_t at, char date[16]);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The groups of assetctl's commands, each with what stands behind its name on the command line. */
+#ifndef ASSETD_CONTROL_GROUPS_H
+#define ASSETD_CONTROL_GROUPS_H
+
+/* `assetctl check`: what a storage directory holds. */
+int group_check(int argc, char **argv);
+
+/* `assetctl cert`: the server's key pair, and certificates of clients. */
+int group_cert(int argc, char **argv);
+
+/* `assetctl token`: tokens of clients. */
+int group_token(int argc, char **argv);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How OpenSSL is used here: without the machine's openssl.cnf, and with errors that say what. */
+#ifndef ASSETD_CREDENTIAL_OPENSSL_H
+#define ASSETD_CREDENTIAL_OPENSSL_H
+
+#include "base/err.h"
+
+/* Must be called before anything of OpenSSL, so that no openssl.cnf is read; again does nothing. */
+void openssl_begin(void);
+
+/*
+ * Sets the error of what failed last in OpenSSL: "WHAT: reason". CODE is what it means here, or
+ * ERR_NO_MEMORY where that was it.
+ */
+int openssl_fault(struct err *err, enum err_code code, const char *what);
+
+#endif
