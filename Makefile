@@ -88,7 +88,7 @@ up: deps ## run assetd and nginx in the foreground, below RUN=./run, ports PULL_
 	@RUN='$(RUN)' PULL_PORT='$(PULL_PORT)' PUSH_PORT='$(PUSH_PORT)' ASSETD='$(O)/assetd' exec deploy/demo/up.sh
 
 test: ## all tests: unit, nginx, end to end; real nginx, bst and casd; ends with 'N passed, ...'
-	@$(MAKE) deps DEPS_FOR=test
+	@$(MAKE) deps DEPS_FOR='test deb'
 	@$(MAKE) all unit $(VENV)/.stamp
 	@BUILD=$(O) $(PYTHON) tests/run
 
@@ -194,4 +194,5 @@ clean: ## remove what was built (not the tests' Python)
 	rm -rf build/assetd build/assetctl build/obj build/gen build/sysconfdir build/unit build/libassetd.a build/libunit.a \
 	    build/bench build/deb build/debug build/asan build/tsan build/clang
 
+include deploy/install.mk
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
