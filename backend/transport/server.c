@@ -26,6 +26,11 @@ enum {
     METADATA_MAX = 64 << 10,
     /* Milliseconds between pings of a client that are no offence (gRPC keepalive, A8). */
     PING_INTERVAL_MIN = 500,
+    /*
+     * What the connections of all listeners may hold: far more than busy clients need. Beyond it
+     * the core ends streams, rather than the kernel the process.
+     */
+    MEMORY_MAX = 512 << 20,
     STOP_SECONDS = 1, /* for the peers to answer that they know of the stop, and to go */
 };
 
@@ -54,9 +59,12 @@ static grpc_arg int_arg(const char *key, int value)
  * The core looks at its limit when it has all of a message in memory: it protects nothing, and
  * cannot be changed later. The one that is configured is looked at when a call has its message.
  */
-static grpc_server *make_core(const struct conf *conf)
+static grpc_server *make_core(const struct conf *conf, grpc_resource_quota *memory)
 {
     grpc_arg args[] = {
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = memory, .vtable = grpc_resource_quota_arg_vtable()}},
         int_arg("grpc.http2.bdp_probe", 0),
         int_arg("grpc.http2.lookahead_bytes", LOOKAHEAD),
         int_arg("grpc.experimental.tcp_read_chunk_size", READ_CHUNK),
@@ -108,10 +116,11 @@ static int arm_methods(struct server_listener *listener, struct err *err)
 }
 
 /* What was made is left in the listener, for stop_listeners to take down. */
-static int open_listener(struct server *server, struct server_listener *listener, struct err *err)
+static int open_listener(struct server *server, struct server_listener *listener,
+                         grpc_resource_quota *memory, struct err *err)
 {
     const struct conf *conf = atomic_load(&server->services)->conf;
-    listener->core = make_core(conf);
+    listener->core = make_core(conf, memory);
     if (listener->core == NULL)
         return err_set(err, ERR_INTERNAL, "the core makes no server");
     server->count++;
@@ -125,21 +134,23 @@ static int open_listener(struct server *server, struct server_listener *listener
 static int open_listeners(struct server *server, struct err *err)
 {
     const struct conf *conf = atomic_load(&server->services)->conf;
+    int rc = 0;
     server->listeners = calloc(conf->listener_count, sizeof(server->listeners[0]));
     if (server->listeners == NULL)
         return err_no_memory(err, "the listeners");
-    for (size_t i = 0; i < conf->listener_count; i++) {
+    grpc_resource_quota *memory = grpc_resource_quota_create("assetd");
+    grpc_resource_quota_resize(memory, MEMORY_MAX);
+    for (size_t i = 0; i < conf->listener_count && rc == 0; i++) {
         server->listeners[i] = (struct server_listener){.services = &server->services,
                                                         .index = i,
                                                         .queue = rpc_queue_core(server->queue),
                                                         .calls = &server->calls,
                                                         .flight = &server->flight,
                                                         .space = server->space};
-        int rc = open_listener(server, &server->listeners[i], err);
-        if (rc != 0)
-            return rc;
+        rc = open_listener(server, &server->listeners[i], memory, err);
     }
-    return 0;
+    grpc_resource_quota_unref(memory);
+    return rc;
 }
 
 /* All addresses are open: only now may clients be served, so that a failed start serves none. */

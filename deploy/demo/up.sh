@@ -246,7 +246,7 @@ write_site_conf() {
         -e "s|listen 11001 |listen 127.0.0.1:$PULL_PORT |; s|listen \[::\]:11001 |listen [::1]:$PULL_PORT |" \
         -e "s|listen 11002 |listen 127.0.0.1:$PUSH_PORT |; s|listen \[::\]:11002 |listen [::1]:$PUSH_PORT |" \
         -e 's|cache\.example\.com|localhost|; s|/run/assetd/|../sock/|; s|/etc/assetd/tls/|../tls/|' \
-        -e 's|/var/log/nginx/assetd.json|../logs/access.json|' "${no_ipv6[@]}" \
+        -e 's|/var/log/nginx/assetd.log|../logs/access.json|' "${no_ipv6[@]}" \
         "$deploy/nginx/sites/two-ports.conf")
     case $site in
     *[:' ']/* | *example.com*) fail "deploy/nginx/sites/two-ports.conf has values that are not replaced here" ;;

@@ -29,6 +29,8 @@ MADE_LATER = {
     "/etc/nginx/sites-enabled/*": "the operator, who switches a site on",
     "/etc/tmpfiles.d": "systemd",
     "/etc/tmpfiles.d/*": "the operator",
+    "/etc/fstab": "Debian",
+    "/etc/systemd/system": "systemd",
     "/etc/systemd/system/*": "the operator, by `systemctl edit`",
     "/etc/assetd/NAME.yaml": "the operator",
     "/etc/assetd/%i.yaml": "the operator",

@@ -221,7 +221,7 @@ class Front:
         return found[0]
 
     def access_log(self):
-        lines = (self.folder / "assetd.json").read_text().splitlines(keepends=True)
+        lines = (self.folder / "assetd.log").read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def all_logs(self):

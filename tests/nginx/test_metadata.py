@@ -7,6 +7,7 @@ import re
 import pytest
 
 from lib.server import wait_until
+from nginx.clients import Http2
 from nginx.layouts import PLACES
 from nginx.methods import FETCH, PUSH, UNKNOWN
 
@@ -71,6 +72,17 @@ def test_the_log_says_what_assetd_was_told(fronts, place, caller):
             expected["verdict"] = str(CODES[code])
             expected["upstream"] = ""
         logged(front, before, expected)
+
+
+@pytest.mark.parametrize("header", ["user-agent", "grpc-timeout"])
+def test_the_log_can_be_read_whatever_clients_send(fronts, header):
+    """What is no UTF-8 would make the whole line unreadable."""
+    front = fronts("pull")
+    before = len(front.access_log())
+    with Http2(front.target("pull")) as connection:
+        connection.call(FETCH, [(header.encode(), b"1S \xff\xfe")])
+    key = {"user-agent": "agent", "grpc-timeout": "timeout"}[header]
+    logged(front, before, {key: "(not ASCII)"})
 
 
 def role(place, caller, kind):

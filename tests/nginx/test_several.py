@@ -47,6 +47,21 @@ def test_reads_go_on_without_a_reader(own_front, stopped):
     assert arrived(front).total() == CALLS
 
 
+def test_no_reader_is_left_alone_after_a_failure(own_front):
+    """A client can bring failures about, by calls that the core ends the connection for."""
+    front = own_front("several")
+    for name in READERS:
+        front.backends[name].stop()
+    dying = [DyingBackend(front.backends[name].path) for name in READERS]
+    try:
+        codes = [front.call("several", FETCH)[0] for _ in range(CALLS)]
+    finally:
+        for backend in dying:
+            backend.stop()
+    assert codes == ["UNAVAILABLE"] * CALLS
+    assert sum(backend.calls for backend in dying) == CALLS
+
+
 def test_the_second_writer_is_asked_when_the_first_is_gone(own_front):
     front = own_front("several")
     assert statuses(front, PUSH) == {"OK": CALLS}

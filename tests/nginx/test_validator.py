@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nginx.clients import FAMILIES
+from nginx.clients import FAMILIES, Http2
 from nginx.methods import FETCH, PUSH
 
 NAMED = {"X-Client-Identity": "ci-kernel"}
@@ -86,6 +86,17 @@ def test_what_it_is_told(fronts):
         ("x-real-ip", "127.0.0.1"),
         ("x-request-id", *call.values("x-request-id")),
     ]
+
+
+def test_the_client_does_not_choose_whom_it_is_asked_as(fronts):
+    """By another Host another site of its server could answer, and say yes to anyone."""
+    front = fronts("validator")
+    front.validator.asked.clear()
+    with front.validator.answering((200, NAMED)), Http2(front.target("validator")) as connection:
+        assert connection.call(FETCH, authority="status.internal") == "0"
+    front.take()
+    [asked] = front.validator.asked
+    assert [value for name, value in asked if name.lower() == "host"] == ["localhost"]
 
 
 def test_it_is_not_asked_about_unknown_methods(fronts):
