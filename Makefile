@@ -69,7 +69,7 @@ VENV := build/venv
 C_FILES := $(shell find backend tests -name '*.[ch]')
 SHELL_FILES := .ci/run $(wildcard deploy/*.sh deploy/demo/*.sh deploy/debian/*.p*)
 
-.PHONY: all help deps up test bench unit check format-check layers shellcheck compilers sanitizers format clean \
+.PHONY: all help deps up test bench bench-programs unit check format-check layers shellcheck compilers sanitizers format clean \
         FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -94,7 +94,7 @@ test: ## all tests: unit, nginx, end to end; real nginx, bst and casd; ends with
 
 bench: ## what calls cost the server, beside the bare gRPC core; options: tests/bench/README.md
 	@$(MAKE) deps DEPS_FOR=bench
-	@$(MAKE) all $(BENCH)
+	@$(MAKE) all bench-programs
 	@BUILD=$(O) $(PYTHON) tests/bench/run
 
 check: ## format, layers, scripts, warnings of gcc and clang, unit tests under sanitizers
@@ -102,6 +102,8 @@ check: ## format, layers, scripts, warnings of gcc and clang, unit tests under s
 	@set -e; for step in format-check layers shellcheck compilers sanitizers; do $(MAKE) $$step; done
 
 unit: $(UNIT_TESTS)
+
+bench-programs: $(BENCH)
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -121,8 +123,8 @@ shellcheck:
 	shellcheck $(SHELL_FILES)
 
 compilers:
-	$(MAKE) CC=gcc all unit
-	$(MAKE) CC=clang-14 O=build/clang all unit
+	$(MAKE) CC=gcc all unit bench-programs
+	$(MAKE) CC=clang-14 O=build/clang all unit bench-programs
 
 # ThreadSanitizer runs over what is ours alone: the core is not built for it.
 sanitizers:

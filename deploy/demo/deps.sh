@@ -9,7 +9,7 @@ build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler prot
        libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev libsystemd-dev
        openssl'
 test='lintian python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev systemd strace'
-check='clang-14 clang-format-14 shellcheck libcmocka-dev python3'
+check='clang-14 clang-format-14 shellcheck libcmocka-dev libnghttp2-dev python3'
 bench='libnghttp2-dev python3'
 deb='dpkg-dev debhelper'
 policy=/usr/sbin/policy-rc.d

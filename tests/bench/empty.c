@@ -257,7 +257,7 @@ int main(int argc, char **argv)
     (void)sigemptyset(&waited);
     (void)sigaddset(&waited, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &waited, NULL);
-    if (rpc_queue_new(POLLERS, &queue, &err) != 0) {
+    if (rpc_queue_new(POLLERS, 0, &queue, &err) != 0) {
         (void)fprintf(stderr, "empty: %s\n", err.msg);
         return EXIT_FAILURE;
     }
