@@ -222,7 +222,7 @@ static int serve(const struct conf *conf)
 
 static int refuse(const char *program, const struct err *err)
 {
-    (void)fprintf(stderr, "%s: %s\n", program, err->msg);
+    (void)fprintf(stderr, "%s%s: %s\n", log_priority(LOG_LEVEL_ERROR), program, err->msg);
     return err->code == ERR_INVALID ? EXIT_USAGE : EXIT_FAILURE;
 }
 

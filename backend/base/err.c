@@ -102,6 +102,17 @@ int err_wrap(struct err *err, const char *format, ...)
     return rc;
 }
 
+int err_append(struct err *err, const char *format, ...)
+{
+    size_t used = strlen(err->msg);
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(err->msg + used, sizeof(err->msg) - used, format, args);
+    va_end(args);
+    utf8_mend(err->msg);
+    return -(int)err->code;
+}
+
 int err_no_memory(struct err *err, const char *what)
 {
     return err_set(err, ERR_NO_MEMORY, "out of memory for %s", what);

@@ -56,6 +56,9 @@ int err_errno(struct err *err, int errnum, const char *format, ...)
 /* Puts "message: " before the message that ERR holds; the code stays. Returns -code. */
 int err_wrap(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts a text, such as what to do, behind the message that ERR holds. Returns -code. */
+int err_append(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Out of memory, with what it was wanted for. */
 int err_no_memory(struct err *err, const char *what);
 

@@ -59,6 +59,12 @@ static void find_journal(void)
     to_journal = strcmp(stream, own) == 0;
 }
 
+const char *log_priority(enum log_level level)
+{
+    (void)pthread_once(&journal_once, find_journal);
+    return to_journal ? levels[level].journal_prefix : "";
+}
+
 /* The last byte is kept for the newline. */
 static void line_add(struct line *line, const char *text, size_t size)
 {
@@ -167,10 +173,8 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 {
     struct line line;
     line.size = 0;
-    (void)pthread_once(&journal_once, find_journal);
-    if (to_journal)
-        line_add_string(&line, levels[level].journal_prefix);
-    else
+    line_add_string(&line, log_priority(level));
+    if (!to_journal)
         line_add_time(&line);
     line_add_string(&line, "level=");
     line_add_string(&line, levels[level].name);

@@ -39,6 +39,12 @@ bool log_enabled(enum log_level level);
  */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 
+/*
+ * What goes in front of a line for people that is printed to stderr beside the log: its priority
+ * where the journal has stderr, which takes it off, and nothing elsewhere.
+ */
+const char *log_priority(enum log_level level);
+
 #define LOG_AT(level, event, ...)                                                            \
     do {                                                                                     \
         if (log_enabled(level))                                                              \

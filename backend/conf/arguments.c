@@ -220,9 +220,9 @@ static int set_listener(const struct arguments *arguments, struct conf *conf, st
         listener->access = CONF_ACCESS_WRITE;
         if (!address.is_loopback)
             (void)fprintf(stderr,
-                          "--enable-push: warning: anyone who can reach %s can write, without "
+                          "%s--enable-push: warning: anyone who can reach %s can write, without "
                           "TLS; add --bind 127.0.0.1, with nginx in front\n",
-                          listener->address);
+                          log_priority(LOG_LEVEL_WARNING), listener->address);
     }
     return 0;
 }
@@ -243,8 +243,9 @@ static int set_instance(const struct arguments *arguments, struct conf *conf, st
     if (rc != 0)
         return err_wrap(err, "--quota");
     if (instance->index_only)
-        (void)fprintf(stderr,
-                      "--quota: warning: is that of the CAS, and does nothing with --index-only\n");
+        (void)fprintf(
+            stderr, "%s--quota: warning: is that of the CAS, and does nothing with --index-only\n",
+            log_priority(LOG_LEVEL_WARNING));
     return 0;
 }
 
@@ -310,11 +311,8 @@ int conf_from_arguments(int argc, char **argv, struct conf *conf, enum conf_acti
             return conf_load(arguments.config, conf, err);
         rc = set_conf(&arguments, conf, err);
     }
-    if (rc == -ERR_INVALID) {
-        size_t used = strlen(err->msg);
-        (void)snprintf(err->msg + used, sizeof(err->msg) - used, " (see %.64s --help)",
-                       argc > 0 ? short_name(argv[0]) : "assetd");
-    }
+    if (rc == -ERR_INVALID)
+        (void)err_append(err, " (see %.64s --help)", argc > 0 ? short_name(argv[0]) : "assetd");
     return rc;
 }
 

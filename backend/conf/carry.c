@@ -51,6 +51,49 @@ static bool is_same(const char *one, const char *other)
     return strcmp(one, other) == 0;
 }
 
+/* --- lists --- */
+
+/* The words in brackets, quoted where they are empty; "" if memory is out, which KEPT then says. */
+static const char *print_list(const char *const *words, size_t count, struct conf_kept_list *kept)
+{
+    static const char empty[] = "\"\"", separator[] = ", ";
+    size_t size = sizeof("[]");
+    for (size_t i = 0; i < count; i++)
+        size += strlen(words[i]) + sizeof(empty) + sizeof(separator);
+    char *text = arena_alloc(kept->arena, size);
+    if (text == NULL) {
+        kept->no_memory = true;
+        return "";
+    }
+    char *end = stpcpy(text, "[");
+    for (size_t i = 0; i < count; i++) {
+        end = stpcpy(end, i > 0 ? separator : "");
+        end = stpcpy(end, words[i][0] != '\0' ? words[i] : empty);
+    }
+    (void)stpcpy(end, "]");
+    return text;
+}
+
+static const char *print_names(const struct conf_names *names, struct conf_kept_list *kept)
+{
+    return names->any ? "any" : print_list(names->names, names->count, kept);
+}
+
+static bool is_within(const struct conf_names *some, const struct conf_names *all)
+{
+    if (some->any || all->any)
+        return all->any;
+    for (size_t i = 0; i < some->count; i++)
+        if (!conf_names_include(all, some->names[i]))
+            return false;
+    return true;
+}
+
+static bool is_same_names(const struct conf_names *one, const struct conf_names *other)
+{
+    return is_within(one, other) && is_within(other, one);
+}
+
 /* --- listeners --- */
 
 static const struct conf_listener *find_listener(const struct conf *conf, const char *address)
@@ -61,7 +104,7 @@ static const struct conf_listener *find_listener(const struct conf *conf, const 
     return NULL;
 }
 
-/* Notes what of the listener INDEX, at an address that stays, needs a restart; whether any does. */
+/* Notes what of the listener INDEX needs a restart; whether any does. */
 static bool note_listener(const struct conf_listener *running, const struct conf_listener *wanted,
                           size_t index, struct conf_kept_list *kept)
 {
@@ -83,6 +126,29 @@ static bool note_listener(const struct conf_listener *running, const struct conf
         is_any = true;
     }
     return is_any;
+}
+
+/* Whether two lists serve the same of CONF's instances. */
+static bool serves_same(const struct conf *conf, const struct conf_names *one,
+                        const struct conf_names *other)
+{
+    for (size_t i = 0; i < conf->instance_count; i++)
+        if (conf_names_include(one, conf->instances[i].name) !=
+            conf_names_include(other, conf->instances[i].name))
+            return false;
+    return true;
+}
+
+/* Notes what else of the listener INDEX of NEXT is not taken over by what CARRIED is instead. */
+static void note_rights(const struct conf_listener *carried, const struct conf *next, size_t index,
+                        struct conf_kept_list *kept)
+{
+    const struct conf_listener *wanted = &next->listeners[index];
+    if (!is_same(carried->identity, wanted->identity))
+        add_listener(kept, index, "identity", carried->identity, wanted->identity);
+    if (!serves_same(next, &carried->instances, &wanted->instances))
+        add_listener(kept, index, "instances", print_names(&carried->instances, kept),
+                     print_names(&wanted->instances, kept));
 }
 
 /* RUNNING as it is; for those it serves, that is those there are now, not those that come. */
@@ -108,7 +174,7 @@ static struct conf_listener keep_listener(const struct conf *running,
 
 /* Those that only one of the two has; at the same place in both it is one with a new address. */
 static void note_addresses(const struct conf *running, const struct conf *next,
-                           struct conf_kept_list *kept)
+                           const struct conf_listener *carried, struct conf_kept_list *kept)
 {
     size_t most = running->listener_count > next->listener_count ? running->listener_count
                                                                  : next->listener_count;
@@ -123,6 +189,10 @@ static void note_addresses(const struct conf *running, const struct conf *next,
             add_listener(kept, i, "address", gone, new);
         else if (gone != NULL)
             add(kept, "listeners", gone, "");
+        if (new != NULL && gone != NULL) {
+            (void)note_listener(&carried[i], &next->listeners[i], i, kept);
+            note_rights(&carried[i], next, i, kept);
+        }
     }
 }
 
@@ -138,17 +208,57 @@ static void carry_listeners(const struct conf *running, struct conf *next,
     for (size_t i = 0; i < running->listener_count; i++) {
         const struct conf_listener *one = &running->listeners[i];
         const struct conf_listener *wanted = find_listener(next, one->address);
-        if (wanted == NULL || note_listener(one, wanted, (size_t)(wanted - next->listeners), kept))
-            carried[i] = keep_listener(running, one, kept);
-        else
-            carried[i] = *wanted;
+        size_t index = wanted != NULL ? (size_t)(wanted - next->listeners) : 0;
+        bool stays = wanted == NULL || note_listener(one, wanted, index, kept);
+        carried[i] = stays ? keep_listener(running, one, kept) : *wanted;
+        if (stays && wanted != NULL)
+            note_rights(&carried[i], next, index, kept);
     }
-    note_addresses(running, next, kept);
+    note_addresses(running, next, carried, kept);
     next->listeners = carried;
     next->listener_count = running->listener_count;
 }
 
 /* --- instances --- */
+
+static void note_names(const struct conf_names *running, const struct conf_names *wanted,
+                       size_t index, const char *key, struct conf_kept_list *kept)
+{
+    if (!is_same_names(running, wanted))
+        conf_kept_add_instance(kept, index, key, print_names(running, kept),
+                               print_names(wanted, kept));
+}
+
+static const char *print_functions(const struct conf_instance *instance,
+                                   struct conf_kept_list *kept)
+{
+    const char *names[sizeof(instance->digest_functions) / sizeof(instance->digest_functions[0])];
+    for (size_t i = 0; i < instance->digest_function_count; i++)
+        names[i] = digest_function_name(instance->digest_functions[i]);
+    return print_list(names, instance->digest_function_count, kept);
+}
+
+/* No two of a list are the same. */
+static bool is_same_functions(const struct conf_instance *one, const struct conf_instance *other)
+{
+    size_t shared = 0;
+    for (size_t i = 0; i < one->digest_function_count; i++)
+        for (size_t j = 0; j < other->digest_function_count; j++)
+            shared += one->digest_functions[i] == other->digest_functions[j];
+    return shared == one->digest_function_count && shared == other->digest_function_count;
+}
+
+/* Notes what is not taken over of WANTED, the instance INDEX, as its storage is another. */
+static void note_instance(const struct conf_instance *running, const struct conf_instance *wanted,
+                          size_t index, struct conf_kept_list *kept)
+{
+    conf_kept_add_instance(kept, index, "storage", running->storage, wanted->storage);
+    note_names(&running->push, &wanted->push, index, "push", kept);
+    note_names(&running->pull, &wanted->pull, index, "pull", kept);
+    if (!is_same_functions(running, wanted))
+        conf_kept_add_instance(kept, index, "digest-functions", print_functions(running, kept),
+                               print_functions(wanted, kept));
+}
 
 static void carry_instances(const struct conf *running, struct conf *next,
                             struct conf_kept_list *kept)
@@ -159,7 +269,7 @@ static void carry_instances(const struct conf *running, struct conf *next,
             const struct conf_instance *one = &running->instances[j];
             if (strcmp(one->name, wanted->name) != 0 || strcmp(one->storage, wanted->storage) == 0)
                 continue;
-            conf_kept_add_instance(kept, i, "storage", one->storage, wanted->storage);
+            note_instance(one, wanted, i, kept);
             *wanted = *one;
             break;
         }

@@ -2,14 +2,12 @@
 /* Listeners against listeners and instances, instances against each other, storage on the disk. */
 #include "conf/check.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "conf/address.h"
+#include "conf/path.h"
 
 /* An address that is taken, and by whom. */
 struct endpoint {
@@ -31,52 +29,6 @@ struct check {
     struct faults *faults;
     bool all_names_known; /* no instance's name is faulty */
 };
-
-/* Takes the last segment off a real path; the root stays. */
-static void cut_segment(char *path)
-{
-    char *slash = strrchr(path, '/');
-    if (slash == path)
-        slash++;
-    *slash = '\0';
-}
-
-/*
- * Where PATH, which is absolute, will be once all that is missing of it was made: what exists is
- * resolved by the system, the rest is taken as it is written. NULL when memory is out.
- */
-static const char *resolve(const char *path, struct arena *arena)
-{
-    char found[PATH_MAX];
-    char real[2 * PATH_MAX + 1]; /* what was found, and the rest of a path of at most PATH_MAX */
-    assert(strlen(path) <= PATH_MAX);
-    (void)strcpy(real, "/");
-    while (*path != '\0') {
-        size_t length = strcspn(path, "/");
-        if (length == 2 && memcmp(path, "..", 2) == 0) {
-            cut_segment(real);
-        } else if (length > 0 && !(length == 1 && *path == '.')) {
-            size_t used = strlen(real);
-            if (used > 1)
-                real[used++] = '/';
-            memcpy(real + used, path, length);
-            real[used + length] = '\0';
-            if (realpath(real, found) != NULL)
-                (void)strcpy(real, found);
-        }
-        path += length;
-        path += *path == '/';
-    }
-    return arena_strdup(arena, real);
-}
-
-static bool is_inside(const char *path, const char *directory)
-{
-    size_t length = strlen(directory);
-    if (strcmp(directory, "/") == 0)
-        return true;
-    return strncmp(path, directory, length) == 0 && path[length] == '/';
-}
 
 /* Where KEY of NODE stands, or NODE itself if it has none. */
 static const struct fault_place *place_of(const struct yaml_node *node, const char *key)
@@ -168,7 +120,7 @@ static void add_endpoint(const struct check *check, struct endpoint *endpoint, c
     endpoint->node = node;
     if (endpoint->address.path == NULL)
         return;
-    endpoint->real_path = resolve(endpoint->address.path, check->faults->arena);
+    endpoint->real_path = path_resolve(endpoint->address.path, check->faults->arena);
     if (endpoint->real_path == NULL)
         check->faults->no_memory = true;
 }
@@ -248,10 +200,10 @@ static void check_storage_pair(const struct check *check, const struct storage *
         fault_add(check->faults, place,
                   "%.200s is the storage of %s in line %u already; each instance needs its own",
                   storage->real_path, taken->path, taken->line);
-    else if (is_inside(storage->real_path, other->real_path))
+    else if (path_is_inside(storage->real_path, other->real_path))
         fault_add(check->faults, place, "%.200s lies inside %.200s, which is %s in line %u",
                   storage->real_path, other->real_path, taken->path, taken->line);
-    else if (is_inside(other->real_path, storage->real_path))
+    else if (path_is_inside(other->real_path, storage->real_path))
         fault_add(check->faults, place, "%.200s holds %.200s, which is %s in line %u",
                   storage->real_path, other->real_path, taken->path, taken->line);
 }
@@ -268,7 +220,7 @@ static void check_storages(const struct check *check)
         const char *path = check->conf->instances[i].storage;
         if (path == NULL)
             continue;
-        storages[i].real_path = resolve(path, check->faults->arena);
+        storages[i].real_path = path_resolve(path, check->faults->arena);
         if (storages[i].real_path == NULL) {
             check->faults->no_memory = true;
             return;

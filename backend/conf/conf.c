@@ -7,7 +7,10 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/identity.h"
+#include "base/user.h"
 #include "conf/address.h"
 #include "conf/check.h"
 #include "conf/fault.h"
@@ -20,7 +23,6 @@
 #define GIBS  (INT64_C(1) << 30)
 
 enum {
-    IDENTITY_MAX = 64,       /* bytes of an identity */
     INSTANCE_NAME_MAX = 256, /* bytes */
     IDENTITY_KEY_MAX = 64,   /* bytes of a metadata key */
 };
@@ -98,22 +100,10 @@ bool conf_names_include(const struct conf_names *names, const char *name)
     return false;
 }
 
-bool conf_is_identity(const char *text, size_t length)
-{
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                  "._@-";
-    for (size_t i = 0; i < length; i++)
-        if (memchr(allowed, text[i], strlen(allowed)) == NULL)
-            return false;
-    return length >= 1 && length <= IDENTITY_MAX;
-}
-
 static int check_identity(const char *name, struct err *err)
 {
-    if (!conf_is_identity(name, strlen(name)))
-        return err_set(err, ERR_INVALID,
-                       "\"%.80s\" is no identity; it is 1 to %d of A-Z a-z 0-9 . _ @ -", name,
-                       IDENTITY_MAX);
+    if (!identity_is_valid(name, strlen(name)))
+        return err_set(err, ERR_INVALID, "\"%.80s\" is no identity; it is " IDENTITY_RULE, name);
     return 0;
 }
 
@@ -461,43 +451,121 @@ void conf_set_defaults(struct conf *conf)
     arena_init(&conf->arena);
 }
 
-/* Reads the file into CONF, and what is wrong with it into FAULTS. */
+/* --- loading --- */
+
+static bool keep_text(const char **text, struct arena *arena)
+{
+    if (*text != NULL)
+        *text = arena_strdup(arena, *text);
+    return *text != NULL;
+}
+
+static bool keep_names(struct conf_names *names, struct arena *arena)
+{
+    if (names->any)
+        return true;
+    const char **copies = arena_calloc(arena, names->count, sizeof(copies[0]));
+    for (size_t i = 0; copies != NULL && i < names->count; i++) {
+        copies[i] = names->names[i];
+        if (!keep_text(&copies[i], arena))
+            return false;
+    }
+    names->names = copies;
+    return copies != NULL;
+}
+
+static bool keep_listener(struct conf_listener *listener, struct arena *arena)
+{
+    const char *address = listener->address;
+    if (!keep_text(&listener->address, arena))
+        return false;
+    if (listener->path != NULL) /* a part of the address */
+        listener->path = listener->address + (listener->path - address);
+    return keep_names(&listener->instances, arena) &&
+           (listener->socket_group == NULL || keep_text(&listener->socket_group, arena)) &&
+           (listener->identity == NULL || keep_text(&listener->identity, arena));
+}
+
+static bool keep_instance(struct conf_instance *instance, struct arena *arena)
+{
+    return keep_text(&instance->name, arena) && keep_text(&instance->storage, arena) &&
+           keep_names(&instance->push, arena) && keep_names(&instance->pull, arena);
+}
+
+/* Makes CONF a copy of READ, which is whole, with nothing in its arena but what it needs. */
+static bool keep_conf(const struct conf *read, struct conf *conf)
+{
+    *conf = *read;
+    arena_init(&conf->arena);
+    struct arena *arena = &conf->arena;
+    conf->listeners = arena_calloc(arena, conf->listener_count, sizeof(conf->listeners[0]));
+    conf->instances = arena_calloc(arena, conf->instance_count, sizeof(conf->instances[0]));
+    if (conf->listeners == NULL || conf->instances == NULL)
+        return false;
+    for (size_t i = 0; i < conf->listener_count; i++) {
+        conf->listeners[i] = read->listeners[i];
+        if (!keep_listener(&conf->listeners[i], arena))
+            return false;
+    }
+    for (size_t i = 0; i < conf->instance_count; i++) {
+        conf->instances[i] = read->instances[i];
+        if (!keep_instance(&conf->instances[i], arena))
+            return false;
+    }
+    return conf->metrics_address == NULL || keep_text(&conf->metrics_address, arena);
+}
+
+/* Reads the file into CONF, and what is wrong with it into FAULTS, all in the arena of CONF. */
 static int read_conf(const char *path, struct conf *conf, struct faults *faults, struct err *err)
 {
     const char *text;
     size_t size;
-    struct arena file; /* larger than all that is made of it, which may stay for long */
-    arena_init(&file);
-    conf_set_defaults(conf);
+    char user[USER_TEXT_SIZE];
     conf->file = path;
     faults_init(faults, &conf->arena);
-    int rc = yaml_read_file(path, &file, &text, &size, err);
+    int rc = yaml_read_file(path, &conf->arena, &text, &size, err);
+    if (rc == -ERR_DENIED)
+        (void)err_append(err, "; may %s read it?", user_text(geteuid(), user));
     const struct yaml_node *root = rc == 0 ? yaml_read(text, size, &conf->arena, faults) : NULL;
     if (root != NULL) {
         schema_read(conf_keys, root, conf, faults);
         check_conf(conf, root, faults);
     }
-    arena_fini(&file);
     return rc;
 }
 
-/* OUT is NULL for the log. */
+/* Tells what is wrong; OUT is NULL for the log. */
+static int report(struct faults *faults, const char *path, FILE *out, struct err *err)
+{
+    if (out != NULL)
+        faults_print(faults, path, out);
+    else
+        faults_log(faults, path);
+    if (faults->no_memory)
+        return err_no_memory(err, "the configuration");
+    if (faults->errors > 0)
+        return err_set(err, ERR_PRECONDITION, "%s has %zu fault%s", path, faults->errors,
+                       faults->errors == 1 ? "" : "s");
+    return 0;
+}
+
+/* What is read is given back: it is many times what is kept of it, which may stay for long. */
 static int load(const char *path, FILE *out, struct conf *conf, struct err *err)
 {
     struct faults faults;
-    int rc = read_conf(path, conf, &faults, err);
-    if (rc != 0)
-        return rc;
-    if (out != NULL)
-        faults_print(&faults, path, out);
-    else
-        faults_log(&faults, path);
-    if (faults.no_memory)
-        return err_no_memory(err, "the configuration");
-    if (faults.errors > 0)
-        return err_set(err, ERR_PRECONDITION, "%s has %zu fault%s", path, faults.errors,
-                       faults.errors == 1 ? "" : "s");
-    return 0;
+    struct conf read;
+    conf_set_defaults(conf);
+    conf_set_defaults(&read);
+    int rc = read_conf(path, &read, &faults, err);
+    if (rc == 0)
+        rc = report(&faults, path, out, err);
+    if (rc == 0 && !keep_conf(&read, conf)) {
+        conf_fini(conf);
+        conf_set_defaults(conf);
+        rc = err_no_memory(err, "the configuration");
+    }
+    conf_fini(&read);
+    return rc;
 }
 
 int conf_load_to(const char *path, FILE *out, struct conf *conf, struct err *err)

@@ -24,9 +24,6 @@ struct conf_names {
     size_t count;
 };
 
-/* Whether the LENGTH bytes at TEXT are an identity: 1 to 64 of A-Z a-z 0-9 . _ @ - */
-bool conf_is_identity(const char *text, size_t length);
-
 /* Whether NAME is meant. */
 bool conf_names_include(const struct conf_names *names, const char *name);
 
@@ -81,8 +78,9 @@ struct conf {
  * Reads the YAML file PATH into CONF, which the caller gives to conf_fini afterwards, on failure
  * too. Every fault found is printed to stderr as FILE:LINE:COLUMN: PATH: reason, and warnings as
  * FILE:LINE:COLUMN: PATH: warning: reason, in the order of the file; the function goes on after a
- * fault, so that one run shows all of them. On failure ERR counts the faults, as
- * ERR_PRECONDITION; where the file cannot be read nothing is printed, and ERR says why.
+ * fault, so that one run shows all of them. Where the journal has stderr, each line has its
+ * priority in front. On failure ERR counts the faults, as ERR_PRECONDITION; where the file cannot
+ * be read nothing is printed, and ERR says why.
  */
 int conf_load(const char *path, struct conf *conf, struct err *err);
 

@@ -93,10 +93,13 @@ void faults_print(struct faults *faults, const char *file, FILE *out)
 {
     size_t count;
     const struct fault **sorted = sort(faults, &count);
-    for (size_t i = 0; sorted != NULL && i < count; i++)
-        (void)fprintf(out, "%s:%u:%u: %s: %s%s\n", file, sorted[i]->place.line,
-                      sorted[i]->place.column, sorted[i]->place.path,
-                      sorted[i]->is_warning ? "warning: " : "", sorted[i]->reason);
+    for (size_t i = 0; sorted != NULL && i < count; i++) {
+        const struct fault *fault = sorted[i];
+        enum log_level level = fault->is_warning ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR;
+        (void)fprintf(out, "%s%s:%u:%u: %s: %s%s\n", out == stderr ? log_priority(level) : "", file,
+                      fault->place.line, fault->place.column, fault->place.path,
+                      fault->is_warning ? "warning: " : "", fault->reason);
+    }
     (void)fflush(out);
 }
 

@@ -37,7 +37,10 @@ void fault_add(struct faults *faults, const struct fault_place *place, const cha
 void fault_warn(struct faults *faults, const struct fault_place *place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Prints one line for each as conf_load tells, by line and column. FILE is its name. */
+/*
+ * Prints one line for each as conf_load tells, by line and column; to stderr with log_priority.
+ * FILE is its name.
+ */
 void faults_print(struct faults *faults, const char *file, FILE *out);
 
 /* The same as lines of the log: events `conf-fault` and `conf-warning`. */

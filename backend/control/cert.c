@@ -21,11 +21,34 @@ enum { MODE_KEY = 0600, MODE_CERTIFICATE = 0644 };
 
 /* --- what all that write have in common --- */
 
-/* Writes the lists, and makes those that nginx would miss. */
-static int store(struct authorized *authorized, const struct folder *folder, struct err *err)
+static void say_registered(const struct client *client)
 {
-    int rc = authorized_store(authorized, folder, err);
-    return rc != 0 ? rc : tokens_ensure(folder, err);
+    (void)printf("%s, who may %s, is registered by the certificate %s\n", client->name,
+                 client->role == ROLE_WRITE ? "read and write" : "read", client->certificate.sha1);
+}
+
+/*
+ * Writes the lists, and makes those that nginx would miss. Says who is let in now and was not in
+ * the map, as whoever appended to the file may have written a name into it; and who was ADDED last.
+ */
+static int store(struct authorized *authorized, const struct folder *folder, bool added,
+                 struct err *err)
+{
+    struct text before = {.bytes = NULL};
+    struct err ignored;
+    if (folder_read(folder, AUTHORIZED_MAP, &before, &ignored) != 0)
+        text_fini(&before); /* all of them are new */
+    int rc = tokens_ensure(folder, err);
+    if (rc == 0)
+        rc = authorized_store(authorized, folder, err);
+    for (size_t i = 0; rc == 0 && i < authorized->count; i++) {
+        const struct client *client = &authorized->clients[i];
+        bool is_new = added && i == authorized->count - 1;
+        if (client->state == CLIENT_REGISTERED && (is_new || !authorized_maps(&before, client)))
+            say_registered(client);
+    }
+    text_fini(&before);
+    return rc;
 }
 
 static int open_lists(struct folder *folder, struct authorized *authorized, const char *path,
@@ -64,24 +87,24 @@ static void note_namesakes(const struct authorized *authorized)
     }
 }
 
-/* Registers a certificate, and says so. */
+/* Registers a certificate, and says so. *IS_LISTED: it is in authorized.crt, also after an error.
+ */
 static int enter(const char *path, const char *name, enum role role, const struct text *pem,
-                 struct err *err)
+                 bool *is_listed, struct err *err)
 {
     struct folder folder;
     struct authorized authorized;
     int rc = open_lists(&folder, &authorized, path, err);
+    *is_listed = false;
     if (rc != 0)
         return rc;
     rc = authorized_add(&authorized, name, role, pem->bytes, pem->size, err);
     if (rc == 0)
-        rc = store(&authorized, &folder, err);
+        rc = store(&authorized, &folder, true, err);
+    *is_listed = authorized.is_stored;
     if (rc == 0) {
-        cert_note_faults(&authorized);
+        (void)cert_note_faults(&authorized);
         note_namesakes(&authorized);
-        (void)printf("%s, who may %s, is registered by the certificate %s\n", name,
-                     role == ROLE_WRITE ? "read and write" : "read",
-                     authorized.clients[authorized.count - 1].certificate.sha1);
         (void)printf("%s\n", credentials_reload);
     }
     close_lists(&folder, &authorized);
@@ -146,6 +169,39 @@ static int write_server_pair(const struct folder *folder, const struct text *key
     return rc;
 }
 
+static int keep_old(const struct folder *folder, const char *name, const char *old, mode_t mode,
+                    struct err *err)
+{
+    struct text text = {.bytes = NULL};
+    int rc = folder_read(folder, name, &text, err);
+    if (rc == 0)
+        rc = folder_replace(folder, old, &text, mode, err);
+    text_fini(&text);
+    if (rc == 0)
+        (void)printf("%s/%s, which did not sign itself, is kept as %s\n", folder->path, name, old);
+    return rc == -ERR_NOT_FOUND ? 0 : rc;
+}
+
+/* Keeps a pair that is replaced, unless it is one that this command could make again. */
+static int keep_old_pair(const struct folder *folder, struct err *err)
+{
+    struct text pem = {.bytes = NULL};
+    struct certificate certificate;
+    struct err ignored;
+    int rc = folder_read(folder, SERVER_CERTIFICATE, &pem, err);
+    bool is_own = rc == 0 && certificate_read(pem.bytes, pem.size, &certificate, &ignored) == 0 &&
+                  certificate.is_own_issuer;
+    text_fini(&pem);
+    if (rc != 0)
+        return rc == -ERR_NOT_FOUND ? 0 : rc;
+    if (is_own)
+        return 0;
+    rc = keep_old(folder, SERVER_KEY, SERVER_KEY ".old", MODE_KEY, err);
+    return rc != 0 ? rc
+                   : keep_old(folder, SERVER_CERTIFICATE, SERVER_CERTIFICATE ".old",
+                              MODE_CERTIFICATE, err);
+}
+
 static int make_server_pair(const char *path, const char *const *hosts, size_t count, int days,
                             bool replaces, struct err *err)
 {
@@ -160,9 +216,11 @@ static int make_server_pair(const char *path, const char *const *hosts, size_t c
     if (rc == 0)
         rc = pair_make(PAIR_SERVER, hosts, count, days, &key, &certificate, err);
     if (rc == 0)
+        rc = keep_old_pair(&folder, err);
+    if (rc == 0)
         rc = write_server_pair(&folder, &key, &certificate, err);
     if (rc == 0)
-        rc = store(&authorized, &folder, err);
+        rc = store(&authorized, &folder, false, err);
     text_fini(&key);
     text_fini(&certificate);
     close_lists(&folder, &authorized);
@@ -173,8 +231,9 @@ static int run_server(int argc, char **argv)
 {
     const char *path = CREDENTIALS_FOLDER, *days_text = NULL;
     bool replaces = false;
-    const struct command_option options[] = {
-        CREDENTIALS_DIR(&path), {"--days", &days_text, NULL}, {"--replace", NULL, &replaces}};
+    const struct command_option options[] = {CREDENTIALS_DIR(&path),
+                                             {.name = "--days", .value = &days_text},
+                                             {.name = "--replace", .is_set = &replaces}};
     size_t words;
     int days = PAIR_DAYS;
     struct err err;
@@ -212,6 +271,8 @@ static int write_client_pair(const char *path, const struct pair_files *files,
     struct folder folder;
     struct err ignored;
     int rc = credentials_open(&folder, path, FOLDER_FILL, err);
+    if (rc == -ERR_NOT_FOUND)
+        return err_append(err, ": make it first, by mkdir -p");
     if (rc != 0)
         return rc;
     if (folder_has(&folder, files->certificate))
@@ -244,13 +305,20 @@ static int make_client_pair(const char *path, const char *out, const char *name,
 {
     struct text key = {.bytes = NULL}, certificate = {.bytes = NULL};
     struct pair_files files;
+    bool is_listed = false;
     (void)snprintf(files.key, sizeof(files.key), "%s.key", name);
     (void)snprintf(files.certificate, sizeof(files.certificate), "%s.crt", name);
     int rc = pair_make(PAIR_CLIENT, &name, 1, days, &key, &certificate, err);
     if (rc == 0)
         rc = write_client_pair(out, &files, &key, &certificate, err);
-    if (rc == 0 && (rc = enter(path, name, role, &certificate, err)) != 0)
-        remove_client_pair(out, &files);
+    if (rc == 0) {
+        rc = enter(path, name, role, &certificate, &is_listed, err);
+        if (rc != 0 && is_listed)
+            (void)err_append(err, "; the pair is kept, %s/%s and %s", out, files.certificate,
+                             files.key);
+        else if (rc != 0)
+            remove_client_pair(out, &files);
+    }
     text_fini(&key);
     text_fini(&certificate);
     return rc;
@@ -260,9 +328,9 @@ static int run_client(int argc, char **argv)
 {
     const char *path = CREDENTIALS_FOLDER, *out = ".", *days_text = NULL, *role_text = NULL;
     const struct command_option options[] = {CREDENTIALS_DIR(&path),
-                                             {"--out", &out, NULL},
-                                             {"--days", &days_text, NULL},
-                                             {"--role", &role_text, NULL}};
+                                             {.name = "--out", .value = &out, .is_folder = true},
+                                             {.name = "--days", .value = &days_text},
+                                             {.name = "--role", .value = &role_text}};
     enum role role = ROLE_WRITE;
     size_t words;
     int days = PAIR_DAYS;
@@ -352,8 +420,9 @@ static int add_input(const char *path, const char *name, const char *file, enum 
                          name);
         if (client->certificate.not_before > certificate_now())
             command_note("note: the certificate of %s is not valid yet", name);
+        bool is_listed;
         text_add(&pem, input.text.bytes + client->pem, client->end - client->pem);
-        rc = enter(path, name, role, &pem, err);
+        rc = enter(path, name, role, &pem, &is_listed, err);
     }
     text_fini(&text);
     text_fini(&pem);
@@ -364,7 +433,8 @@ static int add_input(const char *path, const char *name, const char *file, enum 
 static int run_add(int argc, char **argv)
 {
     const char *path = CREDENTIALS_FOLDER, *role_text = NULL;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path), {"--role", &role_text, NULL}};
+    const struct command_option options[] = {CREDENTIALS_DIR(&path),
+                                             {.name = "--role", .value = &role_text}};
     enum role role = ROLE_WRITE;
     size_t words;
     struct err err;
@@ -397,9 +467,9 @@ static int take_away(const char *path, const char *word, size_t *count, struct e
                      "`assetctl cert list` shows which there are",
                      path, word);
     if (rc == 0)
-        rc = store(&authorized, &folder, err);
+        rc = store(&authorized, &folder, false, err);
     if (rc == 0)
-        cert_note_faults(&authorized);
+        (void)cert_note_faults(&authorized);
     close_lists(&folder, &authorized);
     return rc;
 }
@@ -413,8 +483,8 @@ static int run_revoke(int argc, char **argv)
     int status = command_options("cert revoke", options, 1, argc, argv, &words);
     if (status != 0)
         return status;
-    if (words != 1)
-        return command_refuse("cert revoke needs one NAME or FINGERPRINT");
+    if (words != 1 || argv[0][0] == '\0')
+        return command_refuse("cert revoke needs one NAME or FINGERPRINT that is not empty");
     if (take_away(path, argv[0], &count, &err) != 0)
         return credentials_fail(&err);
     (void)printf("%zu certificate%s of %s revoked\n", count, count == 1 ? "" : "s", argv[0]);
@@ -453,8 +523,8 @@ static int run_update(int argc, char **argv)
         return command_refuse("cert update takes no arguments: what is %s?", argv[0]);
     if (open_lists(&folder, &authorized, path, &err) != 0)
         return credentials_fail(&err);
-    int rc = store(&authorized, &folder, &err);
-    cert_note_faults(&authorized);
+    int rc = store(&authorized, &folder, false, &err);
+    status = cert_note_faults(&authorized);
     for (size_t i = 0; i < authorized.count; i++)
         count += authorized.clients[i].state == CLIENT_REGISTERED;
     close_lists(&folder, &authorized);
@@ -463,7 +533,7 @@ static int run_update(int argc, char **argv)
     (void)printf("%zu certificate%s in %s/" AUTHORIZED_MAP "\n", count, count == 1 ? "" : "s",
                  path);
     (void)printf("%s\n", credentials_reload);
-    return command_end(EXIT_SUCCESS);
+    return command_end(status);
 }
 
 static const struct command commands[] = {

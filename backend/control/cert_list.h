@@ -7,8 +7,11 @@
 
 #define CERT_SERVER "server.crt"
 
-/* Says on stderr what is wrong with the lists. */
-void cert_note_faults(const struct authorized *authorized);
+/*
+ * Says on stderr what is wrong with the lists. Returns an exit status: EXIT_FAILURE if nginx
+ * refuses the file.
+ */
+int cert_note_faults(const struct authorized *authorized);
 
 /* Prints the certificates of the folder PATH, a line for each; returns the exit status. */
 int cert_list(const char *path);

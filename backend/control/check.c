@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* assetctl check: verifies what a storage directory holds. */
-#include <errno.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -9,13 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "control/command.h"
 #include "control/groups.h"
+#include "credential/owner.h"
+#include "credential/way.h"
 #include "store/asset_check.h"
 #include "store/cas.h"
 #include "store/cas_check.h"
@@ -192,10 +191,9 @@ struct check_arguments {
     bool repair;
 };
 
-static void print_check_usage(FILE *file)
+static void print_check_usage(void)
 {
-    (void)fprintf(
-        file,
+    (void)printf(
         "usage: assetctl check STORAGE [--repair]\n"
         "\n"
         "Verifies all that the storage directory of an instance holds: the hash of every blob,\n"
@@ -212,18 +210,25 @@ static void print_check_usage(FILE *file)
         "or could not be checked; 2 usage.\n");
 }
 
-/* What is made on the way, such as locks, has to be the server's: root becomes its user. */
-static int become_owner(const char *path, struct err *err)
+/*
+ * What is made on the way, such as locks, has to be the server's; and who owns PATH, or could put
+ * something else in its place, may have put a link to anything there. So root becomes that user,
+ * for good, before it looks at anything in PATH.
+ */
+static int give_up_root(const char *path, struct err *err)
 {
-    struct stat st;
-    if (stat(path, &st) != 0)
-        return err_errno(err, errno, "look at %s", path);
-    if (geteuid() != 0 || st.st_uid == 0)
-        return 0;
-    if (setgroups(1, &st.st_gid) != 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) != 0 ||
-        setresuid(st.st_uid, st.st_uid, st.st_uid) != 0)
-        return err_errno(err, errno, "become the user that %s belongs to", path);
-    return 0;
+    struct way way;
+    struct owner owner;
+    int rc = way_begin(&way, path, err);
+    if (rc != 0)
+        return rc;
+    rc = way_walk(&way, err);
+    if (rc == 0)
+        rc = owner_find(&way, &owner, err);
+    if (rc == 0 && owner.is_other)
+        rc = owner_become(&owner, path, err);
+    way_end(&way);
+    return rc;
 }
 
 /* Which stores there are; an empty path for none. */
@@ -236,21 +241,19 @@ static int find_one(const char *storage, const char *name, char path[PATH_MAX], 
 {
     const struct store_kind kind = {.name = name};
     int rc = store_directory_find(storage, &kind, path, err);
-    if (rc != -ERR_NOT_FOUND)
-        return rc;
+    if (rc == 0)
+        return give_up_root(path, err);
     path[0] = '\0';
-    return 0;
+    return rc == -ERR_NOT_FOUND ? 0 : rc;
 }
 
 static int find_stores(const char *storage, struct places *places, struct err *err)
 {
-    if (find_one(storage, "cas", places->cas, err) != 0 ||
+    if (give_up_root(storage, err) != 0 || find_one(storage, "cas", places->cas, err) != 0 ||
         find_one(storage, "index", places->index, err) != 0)
         return -(int)err->code;
     if (places->cas[0] != '\0' || places->index[0] != '\0')
-        return become_owner(places->cas[0] != '\0' ? places->cas : places->index, err);
-    if (access(storage, F_OK) != 0)
-        return err_errno(err, errno, "%s", storage);
+        return 0;
     return err_set(err, ERR_NOT_FOUND,
                    "%s holds nothing of assetd, neither index/format nor cas/format: give the "
                    "directory that the instance has as its storage",
@@ -349,25 +352,21 @@ static int run_check(const struct check_arguments *arguments)
 int group_check(int argc, char **argv)
 {
     struct check_arguments arguments = {.storage = NULL};
+    const struct command_option options[] = {{.name = "--repair", .is_set = &arguments.repair}};
+    size_t words;
     for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            print_check_usage(stdout);
-            return EXIT_SUCCESS;
-        }
-        if (strcmp(argv[i], "--repair") == 0) {
-            arguments.repair = true;
-        } else if (argv[i][0] == '-') {
-            return command_refuse("check has no option %s, only --repair and --help", argv[i]);
-        } else if (arguments.storage != NULL) {
-            return command_refuse("check takes one storage directory: what is %s?", argv[i]);
-        } else {
-            arguments.storage = argv[i];
-        }
+        if (strcmp(argv[i], "--help") != 0)
+            continue;
+        print_check_usage();
+        return command_end(EXIT_SUCCESS);
     }
-    if (arguments.storage == NULL || arguments.storage[0] == '\0') {
-        (void)command_refuse("check needs a storage directory");
-        print_check_usage(stderr);
-        return EXIT_USAGE;
-    }
+    int status = command_options("check", options, 1, argc, argv, &words);
+    if (status != 0)
+        return status;
+    if (words == 0 || argv[0][0] == '\0')
+        return command_refuse("check needs a storage directory: see assetctl check --help");
+    if (words > 1)
+        return command_refuse("check takes one storage directory: what is %s?", argv[1]);
+    arguments.storage = argv[0];
     return run_check(&arguments);
 }

@@ -76,11 +76,9 @@ static int refuse_command(const struct command_table *table, const char *name)
     for (size_t i = 0; i < table->count; i++)
         spelling_try(&spelling, table->commands[i].name);
     if (spelling.guess != NULL)
-        command_note("there is no command %s; did you mean %s?", name, spelling.guess);
-    else
-        command_note("there is no command %s", name);
-    command_print_usage(table, stderr);
-    return EXIT_USAGE;
+        return command_refuse("there is no command %s; did you mean %s? See %s --help", name,
+                              spelling.guess, table->name);
+    return command_refuse("there is no command %s: see %s --help", name, table->name);
 }
 
 static bool wants_help(const struct command_table *table, int argc, char **argv)
@@ -122,6 +120,12 @@ static int refuse_option(const char *command, const struct command_option *optio
                           program);
 }
 
+static void cut_slashes(char *path)
+{
+    for (size_t length = strlen(path); length > 1 && path[length - 1] == '/';)
+        path[--length] = '\0';
+}
+
 /* Takes the option at ARGV[*AT], and its value. */
 static int take_option(const char *command, const struct command_option *options, size_t count,
                        int argc, char **argv, int *at)
@@ -141,14 +145,16 @@ static int take_option(const char *command, const struct command_option *options
         *option->is_set = true;
         return 0;
     }
-    if (equals != NULL)
-        *option->value = equals + 1;
-    else if (*at + 1 < argc)
-        *option->value = argv[++*at];
-    else
+    char *value = equals != NULL ? argv[*at] + length + 1 : NULL;
+    if (value == NULL && *at + 1 < argc)
+        value = argv[++*at];
+    if (value == NULL)
         return command_refuse("%s needs a value", option->name);
-    if (**option->value == '\0')
+    if (value[0] == '\0')
         return command_refuse("%s needs a value that is not empty", option->name);
+    if (option->is_folder)
+        cut_slashes(value);
+    *option->value = value;
     return 0;
 }
 

@@ -37,6 +37,7 @@ struct command_option {
     const char *name;   /* "--days" */
     const char **value; /* NULL: it takes none */
     bool *is_set;       /* NULL: it takes a value */
+    bool is_folder;     /* slashes at the value's end are taken away */
 };
 
 /*

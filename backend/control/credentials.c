@@ -9,8 +9,10 @@
 const char credentials_reload[] = "nginx has to read that: nginx -t && systemctl reload nginx";
 
 const char credentials_revoked[] =
-    "From then on no new call is let in, on no connection; calls that are under way go on until "
-    "they end, or until nginx's worker_shutdown_timeout.";
+    "From then on new connections are let in by it no more, and open ones end when their calls "
+    "have. That is enough for who has left. A connection that was made before, and had not logged "
+    "in yet, still is served as before: against a stolen key or token, systemctl restart nginx, "
+    "which waits up to 30 s for calls under way.";
 
 int credentials_open(struct folder *folder, const char *path, enum folder_use use, struct err *err)
 {

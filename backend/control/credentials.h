@@ -6,16 +6,17 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/identity.h"
 #include "control/command.h"
 #include "credential/folder.h"
-#include "credential/identity.h"
+#include "credential/role.h"
 
 #define CREDENTIALS_FOLDER ASSETD_SYSCONFDIR "/assetd/tls"
 
 /* The option that all of them take, for a table of options. */
-#define CREDENTIALS_DIR(value) \
-    {                          \
-        "--dir", (value), NULL \
+#define CREDENTIALS_DIR(place)                               \
+    {                                                        \
+        .name = "--dir", .value = (place), .is_folder = true \
     }
 
 /* What is said after a change, and what more after one that takes a credential away. */

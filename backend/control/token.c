@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* assetctl token: makes tokens, and keeps the list of those that may log in. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,18 +33,17 @@ static void close_tokens(struct folder *folder, struct tokens *tokens)
     folder_close(folder);
 }
 
-/* Writes the list, and makes those that nginx would miss. */
+/* Makes the lists that nginx would miss, and then writes this one: a token that is in it counts. */
 static int store(const struct tokens *tokens, const struct folder *folder, struct err *err)
 {
     struct authorized authorized;
-    int rc = tokens_store(tokens, folder, err);
-    if (rc != 0 || (folder_has(folder, AUTHORIZED_FILE) && folder_has(folder, AUTHORIZED_MAP)))
-        return rc;
-    rc = authorized_load(&authorized, folder, err);
+    if (folder_has(folder, AUTHORIZED_FILE) && folder_has(folder, AUTHORIZED_MAP))
+        return tokens_store(tokens, folder, err);
+    int rc = authorized_load(&authorized, folder, err);
     if (rc == 0)
         rc = authorized_store(&authorized, folder, err);
     authorized_fini(&authorized);
-    return rc;
+    return rc == 0 ? tokens_store(tokens, folder, err) : rc;
 }
 
 /* --- token add --- */
@@ -112,7 +112,8 @@ static int add(const char *path, const char *name, enum role role, struct err *e
 static int run_add(int argc, char **argv)
 {
     const char *path = CREDENTIALS_FOLDER, *role_text = NULL;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path), {"--role", &role_text, NULL}};
+    const struct command_option options[] = {CREDENTIALS_DIR(&path),
+                                             {.name = "--role", .value = &role_text}};
     enum role role = ROLE_READ;
     size_t words;
     struct err err;
@@ -125,6 +126,8 @@ static int run_add(int argc, char **argv)
         return command_refuse("token add needs --role read or --role write");
     if ((status = credentials_name(argv[0])) != 0)
         return status;
+    /* Who reads the token may be gone: that is to be said, as the token is registered by then. */
+    (void)signal(SIGPIPE, SIG_IGN);
     return add(path, argv[0], role, &err) != 0 ? credentials_fail(&err) : EXIT_SUCCESS;
 }
 
@@ -158,8 +161,8 @@ static int run_revoke(int argc, char **argv)
     int status = command_options("token revoke", options, 1, argc, argv, &words);
     if (status != 0)
         return status;
-    if (words != 1)
-        return command_refuse("token revoke needs one NAME or HASH");
+    if (words != 1 || argv[0][0] == '\0')
+        return command_refuse("token revoke needs one NAME or HASH that is not empty");
     if (take_away(path, argv[0], &count, &err) != 0)
         return credentials_fail(&err);
     (void)printf("%zu token%s of %s revoked\n", count, count == 1 ? "" : "s", argv[0]);

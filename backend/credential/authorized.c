@@ -37,23 +37,27 @@ static void check_copies(struct authorized *authorized, struct client *client)
 }
 
 /* Makes of a block what it is to the map. */
-static void judge(struct authorized *authorized, struct client *client, const struct block *block)
+static int judge(struct authorized *authorized, struct client *client, const struct block *block,
+                 struct err *err)
 {
-    struct err err;
     client->line = block->line;
     client->begin = block->begin;
     client->end = block->end;
     client->pem = block->pem;
     client->role = block->role;
+    int rc = certificate_read(authorized->text.bytes + block->pem, block->end - block->pem,
+                              &client->certificate, err);
+    if (rc != 0 && rc != -ERR_INVALID)
+        return rc; /* it may be a good one */
+    client->is_broken = block->is_certificate && rc != 0;
     if (block->fault != NULL) {
         leave_out(client, block->fault);
-        return;
+        return 0;
     }
-    if (certificate_read(authorized->text.bytes + block->pem, block->end - block->pem,
-                         &client->certificate, &err) != 0) {
+    if (rc != 0) {
         leave_out(client, "");
-        (void)snprintf(client->why, sizeof(client->why), "%.159s", err.msg);
-        return;
+        (void)snprintf(client->why, sizeof(client->why), "%.159s", err->msg);
+        return 0;
     }
     client->has_certificate = true;
     if (block->is_placeholder)
@@ -67,6 +71,7 @@ static void judge(struct authorized *authorized, struct client *client, const st
                        client->certificate.sha1);
     if (client->state == CLIENT_REGISTERED)
         check_copies(authorized, client);
+    return 0;
 }
 
 static int parse(struct authorized *authorized, struct err *err)
@@ -88,7 +93,9 @@ static int parse(struct authorized *authorized, struct err *err)
         }
         struct client *client = &authorized->clients[authorized->count];
         *client = (struct client){.state = CLIENT_REGISTERED};
-        judge(authorized, client, &block);
+        int rc = judge(authorized, client, &block, err);
+        if (rc != 0)
+            return rc;
         authorized->count++;
     }
     return 0;
@@ -188,7 +195,7 @@ static bool is_meant(const struct authorized *authorized, const struct client *c
 {
     if (client->state == CLIENT_PLACEHOLDER || !client->has_certificate)
         return false;
-    if (strcmp(client->name, word) == 0 || has_fingerprint(client, hex))
+    if ((word[0] != '\0' && strcmp(client->name, word) == 0) || has_fingerprint(client, hex))
         return true;
     /* A copy, which would come into force by what is taken away. */
     for (size_t i = 0; i < authorized->count; i++) {
@@ -224,16 +231,31 @@ int authorized_remove(struct authorized *authorized, const char *word, size_t *c
 
 /* --- writing --- */
 
+static void add_to_map(const struct client *client, struct text *map)
+{
+    text_print(map, "%s \"%s:%s\";\n", client->certificate.sha1, role_name(client->role),
+               client->name);
+}
+
 void authorized_map(const struct authorized *authorized, struct text *map)
 {
     text_print(map, "# Written by assetctl from " AUTHORIZED_FILE
                     ": edit that, then run `assetctl cert update`.\n");
-    for (size_t i = 0; i < authorized->count; i++) {
-        const struct client *client = &authorized->clients[i];
-        if (client->state == CLIENT_REGISTERED)
-            text_print(map, "%s \"%s:%s\";\n", client->certificate.sha1, role_name(client->role),
-                       client->name);
-    }
+    for (size_t i = 0; i < authorized->count; i++)
+        if (authorized->clients[i].state == CLIENT_REGISTERED)
+            add_to_map(&authorized->clients[i], map);
+}
+
+bool authorized_maps(const struct text *map, const struct client *client)
+{
+    /* It is never the first line, which is a comment. */
+    struct text line = {.bytes = NULL};
+    text_add(&line, "\n", 1);
+    add_to_map(client, &line);
+    bool is_there = !line.failed && map->size != 0 &&
+                    memmem(map->bytes, map->size, line.bytes, line.size) != NULL;
+    text_fini(&line);
+    return is_there;
 }
 
 /* nginx does not start on a list without certificates. */
@@ -261,19 +283,40 @@ static bool has_any(const struct authorized *authorized)
     return false;
 }
 
+/* Both are on the disk before the first of them is in its place. */
+static int store(struct authorized *authorized, const struct folder *folder, const struct text *map,
+                 struct err *err)
+{
+    int rc = 0;
+    if (authorized->is_changed)
+        rc = folder_stage(folder, AUTHORIZED_FILE, &authorized->text, MODE, err);
+    if (rc != 0)
+        return rc;
+    rc = folder_stage(folder, AUTHORIZED_MAP, map, MODE, err);
+    if (rc != 0 && authorized->is_changed)
+        folder_unstage(folder, AUTHORIZED_FILE);
+    if (rc != 0)
+        return rc;
+    if (authorized->is_changed && (rc = folder_publish(folder, AUTHORIZED_FILE, err)) != 0) {
+        folder_unstage(folder, AUTHORIZED_MAP);
+        return rc;
+    }
+    authorized->is_stored = true;
+    rc = folder_publish(folder, AUTHORIZED_MAP, err);
+    if (rc != 0 && authorized->is_changed)
+        (void)err_wrap(err, AUTHORIZED_FILE " was changed, but " AUTHORIZED_MAP
+                                            " was not, which `assetctl cert update` does");
+    return rc;
+}
+
 int authorized_store(struct authorized *authorized, const struct folder *folder, struct err *err)
 {
     struct text map = {.bytes = NULL};
     int rc = has_any(authorized) ? 0 : add_placeholder(authorized, err);
-    if (rc == 0 && authorized->is_changed)
-        rc = folder_replace(folder, AUTHORIZED_FILE, &authorized->text, MODE, err);
     if (rc != 0)
         return rc;
     authorized_map(authorized, &map);
-    rc = folder_replace(folder, AUTHORIZED_MAP, &map, MODE, err);
-    if (rc != 0 && authorized->is_changed)
-        (void)err_wrap(err, AUTHORIZED_FILE " was changed, but " AUTHORIZED_MAP
-                                            " was not, which `assetctl cert update` does");
+    rc = store(authorized, folder, &map, err);
     text_fini(&map);
     return rc;
 }

@@ -7,9 +7,10 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/identity.h"
 #include "credential/certificate.h"
 #include "credential/folder.h"
-#include "credential/identity.h"
+#include "credential/role.h"
 #include "credential/text.h"
 
 #define AUTHORIZED_FILE "authorized.crt"
@@ -29,6 +30,7 @@ struct client {
     char name[IDENTITY_MAX + 1];
     enum role role;
     bool has_certificate; /* it could be read */
+    bool is_broken;       /* it should be one, and cannot be read: nginx refuses the whole file */
     struct certificate certificate;
     size_t begin, end; /* the block in the text, with the line above that names it */
     size_t pem;        /* where the block itself begins */
@@ -39,6 +41,7 @@ struct authorized {
     struct client *clients; /* in the file's order */
     size_t count;
     bool is_changed;
+    bool is_stored; /* what was changed is in the file, whatever became of the map */
 };
 
 /*
@@ -73,11 +76,15 @@ int authorized_remove(struct authorized *authorized, const char *word, size_t *c
 
 /*
  * Writes what was changed, with a placeholder if no certificate is left, and then the map: what a
- * power cut leaves between the two is in one of them alone, and nginx lets in who is in both.
+ * power cut leaves between the two is in one of them alone, and nginx lets in who is in both. After
+ * an error is_stored tells whether the first of them was replaced.
  */
 int authorized_store(struct authorized *authorized, const struct folder *folder, struct err *err);
 
 /* Adds what clients.map should be to MAP. */
 void authorized_map(const struct authorized *authorized, struct text *map);
+
+/* Whether MAP, a clients.map, has CLIENT with its name and role. */
+bool authorized_maps(const struct text *map, const struct client *client);
 
 #endif

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "credential/identity.h"
+#include "base/identity.h"
+#include "credential/role.h"
 
 /* A text that is read block by block. */
 struct lines {
@@ -21,7 +22,7 @@ struct block {
     size_t begin, end; /* with the line that names it, and with its last line's end */
     size_t pem;
     unsigned line;       /* of -----BEGIN */
-    bool is_certificate; /* else it is a key, say */
+    bool is_certificate; /* by its first line; else it is a key, say */
     bool is_placeholder;
     char name[IDENTITY_MAX + 1]; /* empty: nobody named it */
     enum role role;

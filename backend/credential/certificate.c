@@ -38,7 +38,8 @@ static int no_passphrase(char *bytes, int size, int writes, void *context)
 
 static X509 *parse(const char *pem, size_t size, struct err *err)
 {
-    openssl_begin();
+    if (openssl_begin(err) != 0)
+        return NULL;
     BIO *bio = bio_of(pem, size);
     X509 *x509 = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
     if (x509 == NULL)
@@ -128,13 +129,16 @@ int certificate_read(const char *pem, size_t size, struct certificate *certifica
     if (x509 == NULL)
         return -(int)err->code;
     if (!fingerprint(x509, EVP_sha1(), certificate->sha1, sizeof(certificate->sha1)) ||
-        !fingerprint(x509, EVP_sha256(), certificate->sha256, sizeof(certificate->sha256)) ||
-        !seconds(X509_get0_notBefore(x509), &certificate->not_before) ||
-        !seconds(X509_get0_notAfter(x509), &certificate->not_after))
-        rc = openssl_fault(err, ERR_INVALID, "this certificate cannot be read");
+        !fingerprint(x509, EVP_sha256(), certificate->sha256, sizeof(certificate->sha256)))
+        rc = openssl_fault(err, ERR_INTERNAL, "hash a certificate");
+    else if (!seconds(X509_get0_notBefore(x509), &certificate->not_before) ||
+             !seconds(X509_get0_notAfter(x509), &certificate->not_after))
+        rc = err_set(err, ERR_INVALID, "this certificate cannot be read: its dates are none");
     certificate->subject = X509_subject_name_hash(x509);
     certificate->has_key_id = X509_get0_authority_key_id(x509) != NULL;
     certificate->can_sign = X509_check_ca(x509) > 0;
+    certificate->is_own_issuer =
+        X509_NAME_cmp(X509_get_subject_name(x509), X509_get_issuer_name(x509)) == 0;
     read_names(x509, certificate->names);
     X509_free(x509);
     return rc;
@@ -161,9 +165,11 @@ bool certificate_fits(const struct text *pem, const struct text *key)
 {
     struct err err;
     X509 *x509 = parse(pem->bytes, pem->size, &err);
+    if (x509 == NULL)
+        return false;
     BIO *bio = bio_of(key->bytes, key->size);
     EVP_PKEY *pair = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    bool fits = x509 != NULL && pair != NULL && X509_check_private_key(x509, pair) == 1;
+    bool fits = pair != NULL && X509_check_private_key(x509, pair) == 1;
     (void)openssl_fault(&err, ERR_INVALID, "");
     EVP_PKEY_free(pair);
     BIO_free(bio);

@@ -17,13 +17,14 @@ struct certificate {
     int64_t not_after;
     uint64_t subject; /* equal subjects have equal ones */
     bool has_key_id;  /* tells it apart from others of its subject: an authorityKeyIdentifier */
-    bool can_sign;    /* others' certificates: CA:TRUE, or of a time before there was that */
-    char names[256];  /* hosts and addresses it is for, with commas, else its subject's CN */
+    bool is_own_issuer;
+    bool can_sign;   /* others' certificates: CA:TRUE, or of a time before there was that */
+    char names[256]; /* hosts and addresses it is for, with commas, else its subject's CN */
 };
 
 /*
  * Reads the first certificate in PEM form from SIZE bytes at PEM. ERR_INVALID: they hold none that
- * can be read.
+ * can be read; ERR_NO_MEMORY, ERR_INTERNAL: it may be a good one.
  */
 int certificate_read(const char *pem, size_t size, struct certificate *certificate,
                      struct err *err);

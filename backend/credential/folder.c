@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "credential/owner.h"
 #include "credential/way.h"
 
 enum { FILE_MAX = 64 << 20 };
+
+/* Of folders that are made. */
+enum { MODE_SHARED = 0755, MODE_PRIVATE = 0700 };
 
 /* How long a writer waits for another. */
 enum { LOCK_TRIES = 200, LOCK_PAUSE = 50 * 1000 * 1000 /* ns */ };
@@ -35,23 +39,6 @@ static int keep_groups(struct folder *folder, struct err *err)
     return folder->group_count >= 0 ? 0 : err_errno(err, errno, "read this process's groups");
 }
 
-static int become_owner(struct folder *folder, const struct stat *st, struct err *err)
-{
-    const struct passwd *entry = getpwuid(st->st_uid);
-    gid_t group = entry != NULL ? entry->pw_gid : st->st_gid;
-    if (entry != NULL)
-        (void)snprintf(folder->owner, sizeof(folder->owner), "%s", entry->pw_name);
-    else
-        (void)snprintf(folder->owner, sizeof(folder->owner), "user %u", (unsigned)st->st_uid);
-    if (keep_groups(folder, err) != 0)
-        return -(int)err->code;
-    folder->works_as_owner = true;
-    if ((entry != NULL ? initgroups(entry->pw_name, group) : setgroups(1, &group)) != 0 ||
-        setegid(group) != 0 || seteuid(st->st_uid) != 0)
-        return err_errno(err, errno, "work as %s, who owns %s", folder->owner, folder->path);
-    return 0;
-}
-
 static void become_root(struct folder *folder)
 {
     if (!folder->works_as_owner)
@@ -63,21 +50,18 @@ static void become_root(struct folder *folder)
     folder->works_as_owner = false;
 }
 
-/* Root goes on as the owner of where WAY has come to, unless nobody else could have led it there.
- */
+/* Goes on with the rights that are wanted where WAY has come to. */
 static int settle(struct folder *folder, const struct way *way, struct err *err)
 {
-    struct stat st;
-    if (geteuid() != 0 || way->is_roots)
-        return 0;
-    if (fstat(way->fd, &st) != 0)
-        return err_errno(err, errno, "look at the folder %s", folder->path);
-    if (st.st_uid == 0)
-        return err_set(err, ERR_PRECONDITION,
-                       "%s is root's, but lies where another user can put something else in its "
-                       "place: move it, or give it to that user",
-                       folder->path);
-    return become_owner(folder, &st, err);
+    struct owner owner;
+    int rc = owner_find(way, &owner, err);
+    if (rc != 0 || !owner.is_other)
+        return rc;
+    (void)snprintf(folder->owner, sizeof(folder->owner), "%s", owner.name);
+    if ((rc = keep_groups(folder, err)) != 0)
+        return rc;
+    folder->works_as_owner = true;
+    return owner_work_as(&owner, folder->path, err);
 }
 
 /* --- open and close --- */
@@ -88,8 +72,10 @@ static int walk(struct folder *folder, enum folder_use use, struct err *err)
     int rc = way_begin(&way, folder->path, err);
     if (rc != 0)
         return rc;
-    while ((rc = way_walk(&way, err)) == -ERR_NOT_FOUND && use == FOLDER_WRITE)
-        if ((rc = settle(folder, &way, err)) != 0 || (rc = way_make(&way, err)) != 0)
+    while ((rc = way_walk(&way, err)) == -ERR_NOT_FOUND &&
+           (use == FOLDER_WRITE || (use == FOLDER_FILL && way_is_last(&way))))
+        if ((rc = settle(folder, &way, err)) != 0 ||
+            (rc = way_make(&way, use == FOLDER_WRITE ? MODE_SHARED : MODE_PRIVATE, err)) != 0)
             break;
     if (rc == 0)
         rc = settle(folder, &way, err);
@@ -160,19 +146,19 @@ static int read_all(const struct folder *folder, const char *name, int fd, struc
     char bytes[4096];
     size_t total = 0;
     ssize_t size;
-    while ((size = read(fd, bytes, sizeof(bytes))) != 0) {
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0)
-            return err_errno(err, errno, "read %s/%s", folder->path, name);
-        text_add(text, bytes, (size_t)size);
-        total += (size_t)size;
+    int rc = 0;
+    while (rc == 0 && (size = read(fd, bytes, sizeof(bytes))) != 0) {
+        if (size > 0) {
+            text_add(text, bytes, (size_t)size);
+            total += (size_t)size;
+        } else if (errno != EINTR) {
+            rc = err_errno(err, errno, "read %s/%s", folder->path, name);
+        }
         if (total > FILE_MAX)
-            return err_set(err, ERR_OUT_OF_RANGE, "%s/%s is larger than 64 MiB", folder->path,
-                           name);
+            rc = err_set(err, ERR_OUT_OF_RANGE, "%s/%s is larger than 64 MiB", folder->path, name);
     }
     text_wipe(bytes, sizeof(bytes));
-    return text->failed ? err_no_memory(err, name) : 0;
+    return rc == 0 && text->failed ? err_no_memory(err, name) : rc;
 }
 
 int folder_read(const struct folder *folder, const char *name, struct text *text, struct err *err)
@@ -271,13 +257,18 @@ static int sync_names(const struct folder *folder, struct err *err)
 int folder_publish(const struct folder *folder, const char *name, struct err *err)
 {
     char staged[NAME_MAX];
+    struct err unsure;
     staged_name(name, staged);
     if (renameat(folder->fd, staged, folder->fd, name) != 0) {
         int rc = err_errno(err, errno, "replace %s/%s", folder->path, name);
         folder_unstage(folder, name);
         return rc;
     }
-    return sync_names(folder, err);
+    /* It is in its place for all who look, and what depends on that has to go on. */
+    if (sync_names(folder, &unsure) != 0)
+        log_warning("a file was replaced, but a power cut may bring back the former",
+                    log_str("file", name), log_str("error", unsure.msg));
+    return 0;
 }
 
 int folder_replace(const struct folder *folder, const char *name, const struct text *text,
@@ -293,7 +284,9 @@ int folder_create(const struct folder *folder, const char *name, const struct te
     if (text->failed)
         return err_no_memory(err, name);
     int rc = write_new(folder, name, name, text, mode, NULL, err);
-    return rc != 0 ? rc : sync_names(folder, err);
+    if (rc == 0 && (rc = sync_names(folder, err)) != 0)
+        (void)unlinkat(folder->fd, name, 0);
+    return rc;
 }
 
 int folder_remove(const struct folder *folder, const char *name, struct err *err)

@@ -3,6 +3,7 @@
 #ifndef ASSETD_CREDENTIAL_FOLDER_H
 #define ASSETD_CREDENTIAL_FOLDER_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -11,7 +12,7 @@
 
 enum folder_use {
     FOLDER_READ,  /* as it is */
-    FOLDER_FILL,  /* new files are put into it; it must exist */
+    FOLDER_FILL,  /* new files are put into it; made if missing (0700) where what is above exists */
     FOLDER_WRITE, /* made if missing, with all above it (0755); no other process writes meanwhile */
 };
 
@@ -25,16 +26,16 @@ struct folder {
     const char *path; /* as it was named; the caller's */
     int fd;
     bool works_as_owner;
-    char owner[64]; /* whom it works as, for people */
-    gid_t group;    /* what is given back: root's group and other groups */
+    char owner[LOGIN_NAME_MAX]; /* whom it works as, for people */
+    gid_t group;                /* what is given back: root's group and other groups */
     gid_t *groups;
     int group_count;
 };
 
 /*
- * Opens the folder PATH. ERR_NOT_FOUND: there is none; ERR_DENIED: it cannot be opened, or it is
- * root's and another user could put something else in its place; ERR_UNAVAILABLE: another process
- * holds the lock of a writer, and did so for 10 seconds.
+ * Opens the folder PATH. ERR_NOT_FOUND: there is none; ERR_DENIED: it cannot be opened;
+ * ERR_PRECONDITION: owner_find refuses it; ERR_UNAVAILABLE: another process holds the lock of a
+ * writer, and did so for 10 seconds.
  */
 int folder_open(struct folder *folder, const char *path, enum folder_use use, struct err *err);
 
@@ -58,7 +59,10 @@ int folder_read(const struct folder *folder, const char *name, struct text *text
 int folder_replace(const struct folder *folder, const char *name, const struct text *text,
                    mode_t mode, struct err *err);
 
-/* The halves of it, for files that belong together: on the disk under another name, then named. */
+/*
+ * The halves of it, for files that belong together: on the disk under another name, then named.
+ * That a power cut could undo the naming is only logged: the file has been replaced.
+ */
 int folder_stage(const struct folder *folder, const char *name, const struct text *text,
                  mode_t mode, struct err *err);
 int folder_publish(const struct folder *folder, const char *name, struct err *err);

@@ -5,18 +5,24 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 
-void openssl_begin(void)
+int openssl_begin(struct err *err)
 {
-    (void)OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
+        return openssl_fault(err, ERR_INTERNAL, "start OpenSSL");
+    ERR_clear_error();
+    return 0;
 }
 
 int openssl_fault(struct err *err, enum err_code code, const char *what)
 {
     unsigned long fault = ERR_get_error();
     const char *reason = fault != 0 ? ERR_reason_error_string(fault) : NULL;
-    if (fault != 0 && ERR_GET_REASON(fault) == ERR_R_MALLOC_FAILURE)
-        code = ERR_NO_MEMORY;
-    ERR_clear_error();
+    /* A lack of memory may be behind another error, or be that an object could not begin. */
+    if (fault == 0)
+        code = ERR_NO_MEMORY; /* which the queue lacks as well */
+    for (unsigned long next = fault; next != 0; next = ERR_get_error())
+        if (ERR_GET_REASON(next) == ERR_R_MALLOC_FAILURE || ERR_GET_REASON(next) == ERR_R_INIT_FAIL)
+            code = ERR_NO_MEMORY;
     return err_set(err, code, "%s: OpenSSL says: %s", what,
                    reason != NULL ? reason : "it gives no reason");
 }

@@ -5,8 +5,11 @@
 
 #include "base/err.h"
 
-/* Must be called before anything of OpenSSL, so that no openssl.cnf is read; again does nothing. */
-void openssl_begin(void);
+/*
+ * Must be called before anything of OpenSSL: no openssl.cnf is read, and no former error is taken
+ * for one of what follows.
+ */
+int openssl_begin(struct err *err);
 
 /*
  * Sets the error of what failed last in OpenSSL: "WHAT: reason". CODE is what it means here, or

@@ -45,7 +45,7 @@ static const char *fault_of_label(const char *label, size_t length)
     if (length > LABEL_MAX)
         return "a part between the dots has more than 63 letters";
     if (strspn(label, letters) < length)
-        return "a host name has the letters a-z 0-9 - . alone, without https:// and port";
+        return "a host name has the letters a-z 0-9 - _ . alone, without https:// and port";
     if (label[0] == '-' || label[length - 1] == '-')
         return "no part between the dots begins or ends with a dash";
     return NULL;
@@ -224,12 +224,15 @@ static bool write_pair(EVP_PKEY *pair, X509 *x509, struct text *key, struct text
 int pair_make(enum pair_use use, const char *const *names, size_t count, int days, struct text *key,
               struct text *certificate, struct err *err)
 {
-    openssl_begin();
+    int rc = openssl_begin(err);
+    if (rc != 0)
+        return rc;
     EVP_PKEY *pair = EVP_EC_gen("P-256");
     X509 *x509 = pair != NULL ? sign(pair, use, names, count, days) : NULL;
-    int rc = 0;
     if (x509 == NULL || !write_pair(pair, x509, key, certificate))
-        rc = openssl_fault(err, ERR_INTERNAL, "make a key pair");
+        rc = key->failed || certificate->failed
+                 ? err_no_memory(err, "a key pair")
+                 : openssl_fault(err, ERR_INTERNAL, "make a key pair");
     X509_free(x509);
     EVP_PKEY_free(pair);
     return rc;

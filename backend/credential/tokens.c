@@ -26,7 +26,9 @@ static const char head[] =
 static int hash_of(const char *digits, char hash[TOKEN_HASH_DIGITS + 1], struct err *err)
 {
     uint8_t bytes[EVP_MAX_MD_SIZE];
-    openssl_begin();
+    int rc = openssl_begin(err);
+    if (rc != 0)
+        return rc;
     if (EVP_Digest(digits, TOKEN_DIGITS, bytes, NULL, EVP_sha256(), NULL) != 1)
         return openssl_fault(err, ERR_INTERNAL, "hash a token");
     for (size_t i = 0; i < TOKEN_HASH_DIGITS / 2; i++)
@@ -223,7 +225,9 @@ int tokens_add(struct tokens *tokens, const char *name, enum role role, const ch
     struct token token = {.role = role};
     uint8_t bytes[TOKEN_BYTES];
     struct text *text = &tokens->text;
-    openssl_begin();
+    int rc = openssl_begin(err);
+    if (rc != 0)
+        return rc;
     if (RAND_priv_bytes(bytes, sizeof(bytes)) != 1)
         return openssl_fault(err, ERR_INTERNAL, "make a token");
     for (size_t i = 0; i < sizeof(bytes); i++)
@@ -235,7 +239,7 @@ int tokens_add(struct tokens *tokens, const char *name, enum role role, const ch
     token.begin = text->size;
     print_token(text, &token);
     token.end = text->size;
-    int rc = text->failed ? err_no_memory(err, TOKENS_FILE) : keep(tokens, &token, err);
+    rc = text->failed ? err_no_memory(err, TOKENS_FILE) : keep(tokens, &token, err);
     text_wipe(bytes, sizeof(bytes));
     text_wipe(&token, sizeof(token));
     return rc;

@@ -6,8 +6,9 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/identity.h"
 #include "credential/folder.h"
-#include "credential/identity.h"
+#include "credential/role.h"
 #include "credential/text.h"
 
 #define TOKENS_FILE "tokens.map"

@@ -38,16 +38,25 @@ void way_end(struct way *way)
     way->fd = -1;
 }
 
-/* The next folder's name, and how much of the rest it takes; 0 at the end. */
-static size_t next_name(const struct way *way, char name[NAME_MAX + 1])
+/* The next folder's name, and in *USED how much of the rest it takes, which is 0 at the end. */
+static int next_name(const struct way *way, char name[NAME_MAX + 1], size_t *used, struct err *err)
 {
     size_t start = strspn(way->rest, "/");
     size_t length = strcspn(way->rest + start, "/");
+    *used = 0;
     if (length > NAME_MAX)
-        length = NAME_MAX; /* which no folder has */
+        return fault(err, ENAMETOOLONG, way);
     memcpy(name, way->rest + start, length);
     name[length] = '\0';
-    return length != 0 ? start + length : 0;
+    *used = length != 0 ? start + length : 0;
+    return 0;
+}
+
+bool way_is_last(const struct way *way)
+{
+    size_t start = strspn(way->rest, "/");
+    size_t end = start + strcspn(way->rest + start, "/");
+    return way->rest[end + strspn(way->rest + end, "/")] == '\0';
 }
 
 static void go_to(struct way *way, int fd)
@@ -79,11 +88,32 @@ static int follow(struct way *way, int fd, struct err *err)
     return 0;
 }
 
+/* Whether others than root may take away or add what they want in a folder. */
+static bool is_open(const struct stat *st)
+{
+    bool is_others = (st->st_mode & S_IWOTH) != 0;
+    bool is_groups = (st->st_mode & S_IWGRP) != 0 && st->st_gid != 0;
+    return S_ISDIR(st->st_mode) && (is_others || is_groups) && (st->st_mode & S_ISVTX) == 0;
+}
+
+static void note_owner(struct way *way, const struct stat *st)
+{
+    if (st->st_uid != 0 || is_open(st))
+        way->is_roots = false;
+    if (st->st_uid == 0 || st->st_uid == way->first)
+        return;
+    if (way->first == 0)
+        way->first = st->st_uid;
+    else if (way->other == 0)
+        way->other = st->st_uid;
+}
+
 int way_walk(struct way *way, struct err *err)
 {
     char name[NAME_MAX + 1];
     size_t used;
-    while ((used = next_name(way, name)) != 0) {
+    int rc;
+    while ((rc = next_name(way, name, &used, err)) == 0 && used != 0) {
         struct stat st;
         int fd = openat(way->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0)
@@ -93,12 +123,9 @@ int way_walk(struct way *way, struct err *err)
             return fault(err, errno, way);
         }
         memmove(way->rest, way->rest + used, strlen(way->rest + used) + 1);
-        bool is_open =
-            !S_ISLNK(st.st_mode) && (st.st_mode & S_IWOTH) != 0 && (st.st_mode & S_ISVTX) == 0;
-        if (st.st_uid != 0 || is_open)
-            way->is_roots = false;
+        note_owner(way, &st);
         if (S_ISLNK(st.st_mode)) {
-            int rc = follow(way, fd, err);
+            rc = follow(way, fd, err);
             (void)close(fd);
             if (rc != 0)
                 return rc;
@@ -108,18 +135,26 @@ int way_walk(struct way *way, struct err *err)
         if (!S_ISDIR(st.st_mode))
             return fault(err, ENOTDIR, way);
     }
-    return 0;
+    return rc;
 }
 
-int way_make(struct way *way, struct err *err)
+int way_make(struct way *way, mode_t mode, struct err *err)
 {
-    enum { MODE = 0755 };
     char name[NAME_MAX + 1];
-    (void)next_name(way, name);
-    if (mkdirat(way->fd, name, MODE) != 0)
+    size_t used;
+    int rc = next_name(way, name, &used, err);
+    if (rc != 0)
+        return rc;
+    if (mkdirat(way->fd, name, mode) != 0)
         return errno == EEXIST ? 0 : err_errno(err, errno, "make the folder %s", way->path);
-    /* The umask may have taken from it. It is ours: nobody else can have put a link there. */
-    if (fchmodat(way->fd, name, MODE, 0) != 0)
-        return err_errno(err, errno, "make the folder %s", way->path);
+    /* The umask may have taken from it. Who else may write there could have put a link there. */
+    int fd = openat(way->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fchmod(fd, mode) != 0) {
+        rc = err_errno(err, errno, "make the folder %s", way->path);
+        if (fd >= 0)
+            (void)close(fd);
+        return rc;
+    }
+    (void)close(fd);
     return 0;
 }

@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 
@@ -12,6 +13,8 @@ struct way {
     const char *path; /* as it was named; the caller's */
     int fd;           /* of the folder it has come to, O_PATH */
     bool is_roots;    /* so far: every folder and every link is root's, and none else may swap it */
+    uid_t first;      /* the first owner that is not root; 0 while there is none */
+    uid_t other;      /* the first owner behind that who is neither; 0 while there is none */
     unsigned links;   /* followed so far */
     char rest[2 * PATH_MAX];
 };
@@ -25,8 +28,11 @@ int way_begin(struct way *way, const char *path, struct err *err);
  */
 int way_walk(struct way *way, struct err *err);
 
-/* Makes the folder that is missing, with mode 0755 whatever the umask is; way_walk then goes on. */
-int way_make(struct way *way, struct err *err);
+/* Makes the folder that is missing, with MODE whatever the umask is; way_walk then goes on. */
+int way_make(struct way *way, mode_t mode, struct err *err);
+
+/* Whether nothing follows the folder that is missing. */
+bool way_is_last(const struct way *way);
 
 void way_end(struct way *way);
 

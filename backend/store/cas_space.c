@@ -37,6 +37,11 @@ enum {
     IDLE_INTERVAL = 10 * 1000,  /* nor do they tell of what they have found broken */
 };
 
+/* Why content is evicted, as the log says. */
+static const char quota_is_full[] = "the quota is full";
+static const char disk_is_full[] = "the disk is full";
+static const char is_damaged[] = "what it is beside is damaged";
+
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -320,12 +325,12 @@ static bool find_goal(const struct cas_space *space, struct goal *goal)
 {
     const struct cas_space_waiter *waiter = space->first;
     int64_t over = atomic_load(&space->used) - room_of(space);
-    *goal = (struct goal){.largest = INT64_MAX, .because = "the quota is full"};
+    *goal = (struct goal){.largest = INT64_MAX, .because = quota_is_full};
     if (waiter != NULL) {
         goal->is_waited_for = true;
         goal->bytes = waiter->bytes + (waiter->is_relief ? 0 : over);
         if (waiter->is_relief) {
-            goal->because = "the disk is full";
+            goal->because = disk_is_full;
             goal->relief = waiter;
         }
     } else if (over > 0) {
@@ -397,22 +402,32 @@ static void tell_holder(struct cas_space *space, const struct goal *goal)
                 log_str("reason", "it relies on all that could be evicted: does it hang?"));
 }
 
+static bool is_to_be_told(const struct cas_space *space)
+{
+    return space->untold > 0 &&
+           (space->told_at == 0 || clock_steady() - space->told_at >= TELL_INTERVAL);
+}
+
 /* Tells the operator that blobs are evicted, and for what. */
 static void tell_evictions(struct cas_space *space)
 {
-    int64_t time = clock_steady();
-    if (space->untold == 0 || (space->told_at != 0 && time - space->told_at < TELL_INTERVAL))
+    if (!is_to_be_told(space))
         return;
-    log_info("evicted", log_str("path", space->options.path), log_num("blobs", space->untold),
-             log_str("because", space->because), log_num("used", atomic_load(&space->used)),
-             log_num("quota", space->options.quota));
+    LOG_AT(space->because == disk_is_full ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "evicted",
+           log_str("path", space->options.path), log_num("blobs", space->untold),
+           log_str("because", space->because), log_num("used", atomic_load(&space->used)),
+           log_num("quota", space->options.quota));
     space->untold = 0;
-    space->told_at = time;
+    space->told_at = clock_steady();
 }
 
 /* A segment has gone. Lock held. */
-static void count_evicted(struct cas_space *space, const struct cas_evicted *evicted)
+static void count_evicted(struct cas_space *space, const struct cas_evicted *evicted,
+                          const char *because)
 {
+    /* A full disk is told even if it was the reason for some only. */
+    if (space->untold == 0 || space->because != disk_is_full)
+        space->because = because;
     /* What is above the limit goes down: copies may fill the gap that this leaves, and no more. */
     int64_t before = atomic_load(&space->used);
     space->ceiling = before > space->limit ? before : space->limit;
@@ -493,8 +508,7 @@ static void evict(struct cas_space *space, const struct goal *goal)
     (void)pthread_mutex_lock(&space->lock);
     switch (eviction) {
     case CAS_EVICTION_DONE:
-        space->because = goal->because;
-        count_evicted(space, &evicted);
+        count_evicted(space, &evicted, goal->because);
         break;
     case CAS_EVICTION_SPARED:
         space->spared++;
@@ -535,7 +549,7 @@ static void evacuate(struct cas_space *space)
             tell_fault(space, &err);
         (void)pthread_mutex_lock(&space->lock);
         if (eviction == CAS_EVICTION_DONE)
-            count_evicted(space, &evicted);
+            count_evicted(space, &evicted, is_damaged);
         is_spared |= eviction == CAS_EVICTION_SPARED;
         is_failed |= eviction == CAS_EVICTION_FAULT;
     } while (eviction != CAS_EVICTION_NONE && !atomic_load(&space->stopping));
@@ -563,6 +577,10 @@ static void *run(void *argument)
             evacuate(space);
         } else if (has_goal && space->retry_at <= time) {
             evict(space, &goal);
+        } else if (is_to_be_told(space)) {
+            (void)pthread_mutex_unlock(&space->lock);
+            tell_evictions(space);
+            (void)pthread_mutex_lock(&space->lock);
         } else {
             int64_t until =
                 has_goal ? least(space->evacuate_at, space->retry_at) : space->evacuate_at;

@@ -60,7 +60,7 @@ struct cas_space {
     int64_t untold;        /* blobs that were evicted, and not told of in the log yet */
     int64_t told_at;       /* when it was; 0: never */
     int64_t fault_told_at; /* likewise, of faults */
-    const char *because;   /* of the last eviction */
+    const char *because;   /* of those that are untold */
     uint8_t *buffer;       /* of CAS_SPACE_BUFFER bytes */
 };
 

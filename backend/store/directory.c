@@ -59,10 +59,20 @@ static int sync_directory(const char *path, struct err *err)
     return rc;
 }
 
+/* err_errno for what is written to first: that it is read only may be the sandbox of a unit. */
+static int write_fault(struct err *err, int errnum, const char *what, const char *path,
+                       const char *name)
+{
+    int rc = err_errno(err, errnum, "%s %s%s", what, path, name);
+    if (errnum == EROFS)
+        (void)err_append(err, "; if systemd starts assetd: is it in the unit's ReadWritePaths=?");
+    return rc;
+}
+
 static int make_directory(const char *path, const char *parent, struct err *err)
 {
     if (mkdir(path, 0750) != 0 && errno != EEXIST)
-        return err_errno(err, errno, "make directory %s", path);
+        return write_fault(err, errno, "make directory", path, "");
     return sync_directory(parent, err);
 }
 
@@ -199,7 +209,7 @@ static int write_format(int fd, const char *path, const struct store_kind *kind,
     int length = snprintf(text, sizeof(text), "assetd %s %u %s\n", kind->name, kind->version, id);
     int file = openat(fd, FORMAT_NEW_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (file < 0)
-        return err_errno(err, errno, "make %s/" FORMAT_NEW_NAME, path);
+        return write_fault(err, errno, "make", path, "/" FORMAT_NEW_NAME);
     int rc = 0;
     errno = 0;
     if (write(file, text, (size_t)length) != length || fsync(file) != 0)
@@ -287,7 +297,7 @@ static int open_chosen(const struct store_kind *kind, enum presence presence,
         return err_errno(err, errno, "fsync %s", directory->path);
     directory->lock_fd = openat(directory->fd, FORMAT_NAME, O_RDWR | O_CLOEXEC);
     if (directory->lock_fd < 0)
-        return err_errno(err, errno, "open %s/" FORMAT_NAME, directory->path);
+        return write_fault(err, errno, "open", directory->path, "/" FORMAT_NAME);
     return read_format(directory, kind, err);
 }
 

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/user.h"
+#include "conf/path.h"
 
 /* Bytes of memory for what is known of the trees of one instance. */
 enum { TREE_CACHE_LIMIT = 16 << 20 };
@@ -23,6 +24,7 @@ struct storage {
     struct storage *next;
     dev_t device; /* this and the next tell the directory, by whatever path */
     ino_t inode;
+    char *real_path; /* where it was when it was opened, which is where the index makes files */
     const struct conf_instance *conf; /* by which it was opened */
     bool may_write;
     struct asset_index *index;
@@ -65,6 +67,7 @@ static void close_storage(struct storage *storage)
     tree_cache_free(storage->trees);
     cas_close(storage->cas);
     (void)pthread_mutex_destroy(&storage->turn_lock);
+    free(storage->real_path);
     free(storage);
 }
 
@@ -99,18 +102,14 @@ static bool stat_nearest(char path[PATH_MAX], struct stat *status)
 static int check_owner(const char *storage, struct err *err)
 {
     struct stat status;
-    struct passwd user, *found = NULL;
-    char path[PATH_MAX], buffer[4096], name[64];
+    char path[PATH_MAX], user[USER_TEXT_SIZE];
     (void)snprintf(path, sizeof(path), "%s", storage);
     if (geteuid() != 0 || !stat_nearest(path, &status) || status.st_uid == 0)
         return 0;
-    (void)snprintf(name, sizeof(name), "user %u", (unsigned)status.st_uid);
-    if (getpwuid_r(status.st_uid, &user, buffer, sizeof(buffer), &found) == 0 && found != NULL)
-        (void)snprintf(name, sizeof(name), "%s", user.pw_name);
     return err_set(err, ERR_PRECONDITION,
                    "assetd runs as root, but %.200s belongs to %s: run it as that user, or give it "
                    "to root (chown -R root)",
-                   path, name);
+                   path, user_text(status.st_uid, user));
 }
 
 static int open_stores(struct storage *storage, struct err *err)
@@ -143,11 +142,16 @@ static int open_stores(struct storage *storage, struct err *err)
 }
 
 static int open_storage(const struct conf *conf, const struct conf_instance *one,
-                        struct storage **out, struct err *err)
+                        const char *real_path, struct storage **out, struct err *err)
 {
     struct storage *storage = calloc(1, sizeof(*storage));
-    if (storage == NULL)
+    char *path = strdup(real_path);
+    if (storage == NULL || path == NULL) {
+        free(storage);
+        free(path);
         return err_no_memory(err, "an instance");
+    }
+    storage->real_path = path;
     storage->conf = one;
     storage->may_write = conf_instance_is_written(conf, one);
     (void)pthread_mutex_init(&storage->turn_lock, NULL);
@@ -157,6 +161,30 @@ static int open_storage(const struct conf *conf, const struct conf_instance *one
         return rc;
     }
     *out = storage;
+    return 0;
+}
+
+/*
+ * Storage that a configuration does not have any more, or would have elsewhere, is open still: the
+ * check of the file, which is between its own instances, does not see it.
+ */
+static int check_place(const struct storage *storage, const char *real_path, struct err *err)
+{
+    static const char until[] =
+        "in use until assetd is restarted: choose another directory, or restart it";
+    for (; storage != NULL; storage = storage->next) {
+        const char *open = storage->real_path;
+        if (strcmp(real_path, open) == 0)
+            return err_set(err, ERR_PRECONDITION,
+                           "%.200s leads to another directory than it did, which is %s", open,
+                           until);
+        if (path_is_inside(real_path, open))
+            return err_set(err, ERR_PRECONDITION, "%.200s lies inside %.200s, which is %s",
+                           real_path, open, until);
+        if (path_is_inside(open, real_path))
+            return err_set(err, ERR_PRECONDITION, "%.200s holds %.200s, which is %s", real_path,
+                           open, until);
+    }
     return 0;
 }
 
@@ -172,6 +200,19 @@ static const struct instance *find_user(const struct instances *instances,
     return NULL;
 }
 
+/* The storage of ONE if it is an instance that stays, with its storage; else NULL. */
+static struct storage *find_kept(const struct instances *instances, const struct conf_instance *one)
+{
+    const struct instance *before =
+        instances->former != NULL ? instances_find(instances->former, one->name) : NULL;
+    if (before == NULL || strcmp(before->conf->storage, one->storage) != 0)
+        return NULL;
+    struct storage *storage = instances->storages;
+    while (storage->index != before->index)
+        storage = storage->next;
+    return storage;
+}
+
 /*
  * The storage of ONE if it is open already, else NULL. An instance that stays keeps its storage,
  * whatever the path leads to by now; others have what the path leads to.
@@ -179,20 +220,50 @@ static const struct instance *find_user(const struct instances *instances,
 static struct storage *find_storage(const struct instances *instances,
                                     const struct conf_instance *one)
 {
-    struct storage *storage = instances->storages;
-    const struct instance *before =
-        instances->former != NULL ? instances_find(instances->former, one->name) : NULL;
-    if (before != NULL && strcmp(before->conf->storage, one->storage) == 0) {
-        while (storage->index != before->index)
-            storage = storage->next;
-        return storage;
-    }
+    struct storage *storage = find_kept(instances, one);
     struct stat status;
+    if (storage != NULL)
+        return storage;
     if (stat(one->storage, &status) != 0)
         return NULL;
+    storage = instances->storages;
     while (storage != NULL && (storage->device != status.st_dev || storage->inode != status.st_ino))
         storage = storage->next;
     return storage;
+}
+
+/* Opens the storage of ONE, and puts it in front of what is open. */
+static int add_storage(struct instances *instances, const struct conf *conf,
+                       const struct conf_instance *one, struct storage **out, struct err *err)
+{
+    struct arena arena;
+    arena_init(&arena);
+    const char *real_path = path_resolve(one->storage, &arena);
+    int rc = real_path != NULL ? check_place(instances->storages, real_path, err)
+                               : err_no_memory(err, "an instance");
+    if (rc == 0)
+        rc = open_storage(conf, one, real_path, out, err);
+    arena_fini(&arena);
+    if (rc != 0)
+        return err_wrap(err, "instance \"%s\"", one->name);
+    (*out)->next = instances->storages;
+    instances->storages = *out;
+    return 0;
+}
+
+/* ONE and USER have the same storage. Whichever of them has had it is not to blame. */
+static int refuse_shared(const struct instances *instances, const struct conf_instance *one,
+                         const struct conf_instance *user, struct err *err)
+{
+    if (find_kept(instances, one) != NULL) {
+        const struct conf_instance *taker = user;
+        user = one;
+        one = taker;
+    }
+    return err_set(err, ERR_PRECONDITION, "instance \"%s\": %s is the storage of instance \"%s\"%s",
+                   one->name, one->storage, user->name,
+                   find_kept(instances, user) != NULL ? ", which keeps it until assetd is restarted"
+                                                      : "");
 }
 
 /* Makes the next instance of CONF. KEPT is NULL at the start. */
@@ -204,15 +275,11 @@ static int add_instance(struct instances *instances, struct conf *conf, struct c
     struct storage *storage = find_storage(instances, one);
     const struct instance *user = storage != NULL ? find_user(instances, storage->index) : NULL;
     if (user != NULL)
-        return err_set(err, ERR_PRECONDITION,
-                       "instance \"%s\": %s is the storage of instance \"%s\"%s", one->name,
-                       one->storage, user->conf->name,
-                       kept != NULL ? ", which keeps it until assetd is restarted" : "");
+        return refuse_shared(instances, one, user->conf, err);
     if (storage == NULL) {
-        if (open_storage(conf, one, &storage, err) != 0)
-            return err_wrap(err, "instance \"%s\"", one->name);
-        storage->next = instances->storages;
-        instances->storages = storage;
+        int rc = add_storage(instances, conf, one, &storage, err);
+        if (rc != 0)
+            return rc;
     } else if (kept != NULL) {
         bool is_written = conf_instance_is_written(conf, one);
         conf_carry_storage(storage->conf, conf, index, kept);

@@ -41,7 +41,7 @@ int instances_open(const struct conf *conf, struct pool *workers, struct instanc
  *
  * RUNNING goes on to be of use beside NEXT, which owns it from now on. On failure nothing has
  * changed, but that directories may have been made. ERR_PRECONDITION: the storage of one instance
- * is that of another until a restart. One thread.
+ * is that of another until a restart, or in it, or around it. One thread.
  */
 int instances_follow(struct instances *running, struct conf *conf, struct conf_kept_list *kept,
                      struct instances **next, struct err *err);

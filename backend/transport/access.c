@@ -2,6 +2,7 @@
 /* The listener's right, and what the proxy says of the client. */
 #include "transport/access.h"
 
+#include "base/identity.h"
 #include "rpc/slices.h"
 
 enum { REQUEST_ID_MAX = 64 };
@@ -37,7 +38,7 @@ const char *access_identity(const struct conf_listener *listener,
         return "";
     const grpc_slice *value = only_value(metadata, listener->identity);
     if (value == NULL ||
-        !conf_is_identity((const char *)GRPC_SLICE_START_PTR(*value), GRPC_SLICE_LENGTH(*value)))
+        !identity_is_valid((const char *)GRPC_SLICE_START_PTR(*value), GRPC_SLICE_LENGTH(*value)))
         return "";
     return slices_to_string(*value, arena);
 }

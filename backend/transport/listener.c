@@ -4,14 +4,20 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grpc/grpc_security.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/user.h"
 #include "transport/tcp_address.h"
+
+/* Where the sockets are by the configuration as shipped; made by tmpfiles.d(5). */
+#define SHIPPED_DIRECTORY "/run/assetd"
 
 static int add_port(grpc_server *server, const struct conf_listener *listener)
 {
@@ -61,6 +67,34 @@ static int clear_path(const char *path, struct err *err)
     return rc;
 }
 
+/* The core says only that it cannot bind; mostly that is because of the directory. */
+static int explain_socket(const struct conf_listener *listener, struct err *err)
+{
+    const char *slash = strrchr(listener->path, '/');
+    int length = slash == NULL || slash == listener->path ? 1 : (int)(slash - listener->path);
+    char directory[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+    char user[USER_TEXT_SIZE];
+    (void)snprintf(directory, sizeof(directory), "%.*s", length,
+                   slash != NULL ? listener->path : ".");
+    (void)user_text(geteuid(), user);
+    if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0)
+        return err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there", listener->address);
+    if (errno == ENOENT)
+        return err_set(err, ERR_UNAVAILABLE,
+                       "%s: there is no directory %s; make it, for %s to write to%s",
+                       listener->address, directory, user,
+                       strcmp(directory, SHIPPED_DIRECTORY) == 0
+                           ? " (with systemd: `systemd-tmpfiles --create assetd.conf`)"
+                           : "");
+    if (errno == EROFS)
+        return err_set(err, ERR_UNAVAILABLE,
+                       "%s: %s is read only; if systemd starts assetd: is it in the unit's "
+                       "ReadWritePaths=?",
+                       listener->address, directory);
+    return err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there; may %s write to %s?",
+                   listener->address, user, directory);
+}
+
 static int bind_unix(grpc_server *server, const struct conf_listener *listener, struct err *err)
 {
     int rc = clear_path(listener->path, err);
@@ -70,10 +104,7 @@ static int bind_unix(grpc_server *server, const struct conf_listener *listener, 
     int port = add_port(server, listener);
     (void)umask(mask);
     if (port == 0)
-        return err_set(err, ERR_UNAVAILABLE,
-                       "%s: cannot listen there; does its directory exist, and may user %u write "
-                       "to it?",
-                       listener->address, (unsigned)geteuid());
+        return explain_socket(listener, err);
     if (listener->socket_group != NULL &&
         chown(listener->path, (uid_t)-1, listener->socket_gid) != 0)
         return err_errno(err, errno, "%s: give it to group %s (are you a member?)",

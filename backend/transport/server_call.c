@@ -225,6 +225,17 @@ static int take_message(struct server_call *call, struct arena *arena, struct er
     return rc;
 }
 
+static void finish(struct server_call *call, grpc_status_code status, const char *reason);
+
+/* A message that is too large is the client's mistake, unlike all else that is exhausted. */
+static void refuse_request(struct server_call *call, const struct err *err)
+{
+    if (err->code == ERR_EXHAUSTED)
+        finish(call, (grpc_status_code)err_grpc_status(err->code), err->msg);
+    else
+        call_fail(&call->call, err);
+}
+
 static void on_received(struct rpc_tag *tag, bool ok)
 {
     struct server_call *call = of_tag(tag);
@@ -238,7 +249,7 @@ static void on_received(struct rpc_tag *tag, bool ok)
         return;
     }
     if (take_message(call, &call->message_memory, &err) != 0)
-        call_fail(&call->call, &err);
+        refuse_request(call, &err);
     else
         call->call.method->message(&call->call);
 }
@@ -490,7 +501,7 @@ static void start_handler(struct server_call *call)
     } else if (call->method->method == NULL) {
         refuse_unknown(call);
     } else if (admit(call, &err) != 0) {
-        call_fail(&call->call, &err);
+        refuse_request(call, &err);
     } else {
         call->call.method->start(&call->call);
     }

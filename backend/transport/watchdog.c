@@ -69,6 +69,14 @@ static void *watch(void *argument)
     return NULL;
 }
 
+/* Its thread has ended, or was never there. */
+static void free_watchdog(struct watchdog *watchdog)
+{
+    (void)pthread_cond_destroy(&watchdog->stopped);
+    (void)pthread_mutex_destroy(&watchdog->lock);
+    free(watchdog);
+}
+
 int watchdog_start(struct rpc_queue *queue, int64_t interval, struct watchdog **out,
                    struct err *err)
 {
@@ -85,7 +93,7 @@ int watchdog_start(struct rpc_queue *queue, int64_t interval, struct watchdog **
     (void)pthread_condattr_destroy(&monotonic);
     int rc = pthread_create(&watchdog->thread, NULL, watch, watchdog);
     if (rc != 0) {
-        free(watchdog);
+        free_watchdog(watchdog);
         return err_errno(err, rc, "start a thread");
     }
     (void)pthread_setname_np(watchdog->thread, "watchdog");
@@ -102,7 +110,5 @@ void watchdog_stop(struct watchdog *watchdog)
     (void)pthread_cond_signal(&watchdog->stopped);
     (void)pthread_mutex_unlock(&watchdog->lock);
     (void)pthread_join(watchdog->thread, NULL);
-    (void)pthread_cond_destroy(&watchdog->stopped);
-    (void)pthread_mutex_destroy(&watchdog->lock);
-    free(watchdog);
+    free_watchdog(watchdog);
 }

@@ -48,9 +48,9 @@ def assetctl(*arguments, **options):
     return done
 
 
-def check(storage, *options, status=0):
+def check(storage, *arguments, status=0, **options):
     """What it prints on stdout, line by line; the last one is the outcome."""
-    done = assetctl("check", storage, *options)
+    done = assetctl("check", storage, *arguments, **options)
     assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
 
@@ -606,16 +606,98 @@ def test_a_newer_format_is_refused(stopped, storage, store):
     assert f"{storage}/{'index' if store == 'cas' else 'cas'}: " in done.stdout
 
 
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: no storage of another user")
+
+
+def give_away(*paths):
+    for path in paths:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+@as_root
 def test_root_leaves_no_files_of_its_own(stopped, storage):
     """What a check makes on the way, such as a lock, is the server's."""
-    if os.geteuid() != 0:
-        return
-    nobody = 65534
     (storage / "index" / "data.mdb-lock").unlink()
-    for path in [storage, *storage.rglob("*")]:
-        os.chown(path, nobody, nobody)
+    give_away(storage, *storage.rglob("*"))
     check_clean(storage)
-    assert {path.stat().st_uid for path in storage.rglob("*")} == {nobody}
+    assert {path.stat().st_uid for path in storage.rglob("*")} == {NOBODY}
+
+
+def roots_folder(folder):
+    """What looks like a store of root's, and a file of root's."""
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "format").write_text("1\n")
+    (mine / "secret").write_text("of root")
+    (mine / "secret").chmod(0o600)
+    return mine
+
+
+def link_away(link, target):
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    give_away(link)
+
+
+@as_root
+@pytest.mark.parametrize("gone", ["cas", "index"])
+@pytest.mark.parametrize("options", [[], ["--repair"]], ids=["look", "repair"])
+def test_root_is_not_led_out_of_the_storage(folder, stopped, storage, gone, options):
+    """The storage's owner puts links in it: to a store of root's, and to a file of root's."""
+    mine = roots_folder(folder)
+    give_away(storage, *storage.rglob("*"))
+    link_away(storage / gone, mine)
+    other = {"cas": "index/data.mdb-lock", "index": "cas/shared"}[gone]
+    link_away(storage / other, mine / "secret")
+    assetctl("check", storage, *options)
+    assert (mine / "secret").read_text() == "of root"
+    assert {path.name for path in mine.iterdir()} == {"format", "secret"}
+    assert {path.stat().st_uid for path in mine.iterdir()} == {0}
+
+
+@as_root
+def test_root_goes_on_as_who_owns_a_part_of_its_storage(folder, stopped, storage):
+    mine = roots_folder(folder)
+    give_away(*(storage / "index").rglob("*"), storage / "index")
+    link_away(storage / "index" / "data.mdb-lock", mine / "secret")
+    done = assetctl("check", storage)
+    assert done.returncode == 1 and "Permission denied" in done.stderr
+    assert (mine / "secret").read_text() == "of root"
+
+
+@as_root
+def test_root_checks_no_storage_that_another_user_could_swap(folder, stopped, storage):
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    give_away(theirs)
+    link_away(theirs / "link", storage)
+    storage.rename(theirs / "main")
+    (folder / "group").mkdir()
+    (folder / "group" / "main").symlink_to(theirs / "main")
+    shutil.copytree(theirs / "main", folder / "group" / "copy")
+    os.chown(folder / "group", 0, NOBODY)
+    (folder / "group").chmod(0o775)
+    os.symlink(theirs / "main", storage)
+    for path in theirs / "main", theirs / "link", storage, folder / "group" / "copy":
+        done = assetctl("check", path)
+        assert (done.returncode, done.stdout) == (1, ""), path
+        assert "another user" in done.stderr
+    give_away(theirs / "main", *(theirs / "main").rglob("*"))
+    check_clean(theirs / "main")
+    check_clean(storage)
+
+
+@as_root
+def test_root_follows_links_of_its_own(folder, stopped, storage):
+    (folder / "link").symlink_to(storage)
+    shutil.move(storage / "cas", folder / "elsewhere")
+    (storage / "cas").symlink_to(folder / "elsewhere")
+    assert check(folder / "link")[-1] == f"{folder}/link: clean"
+    assert check(folder.name + "/link", cwd=folder.parent)[-1] == f"{folder.name}/link: clean"
 
 
 # The command
@@ -625,11 +707,12 @@ def test_root_leaves_no_files_of_its_own(stopped, storage):
     "arguments, reason",
     [
         ([], "usage: assetctl COMMAND"),
-        (["chekc"], "no command chekc(.|\n)*did you mean check(.|\n)*  check STORAGE"),
+        (["chekc"], "no command chekc; did you mean check\\? See assetctl --help$"),
         (["check"], "needs a storage directory"),
         (["check", ""], "needs a storage directory"),
         (["check", "/a", "/b"], "one storage directory: what is /b"),
-        (["check", "--repar", "/a"], "no option --repar"),
+        (["check", "--repar", "/a"], "no option --repar; did you mean --repair"),
+        (["check", "--repair=yes", "/a"], "takes no value"),
     ],
 )
 def test_wrong_usage(arguments, reason):
@@ -646,6 +729,15 @@ def test_help_and_version():
     done = assetctl("--version")
     version = run_assetd("--version").stdout.split()[1]
     assert (done.returncode, done.stdout) == (0, f"assetctl {version}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["--version"]])
+def test_help_that_nobody_can_read_is_an_error(arguments):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [ASSETCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1 and "stdout" in done.stderr
 
 
 def test_progress_goes_to_stderr(stopped, storage):

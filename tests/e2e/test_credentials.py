@@ -146,7 +146,25 @@ def test_a_pair_that_does_not_belong_together_is_noticed(tls):
     assert "not the key" not in tls.cert("list").stderr
     tls.cert("server", "localhost", "--replace")
     (tls.path / "server.key").write_bytes(key)
-    assert "not the key" in tls.cert("list").stderr
+    said = tls.cert("list", status=1).stderr
+    assert "not the key" in said and "copy the pair that belongs together" in said
+
+
+def test_a_pair_of_a_certificate_authority_is_kept(folder, tls, pair):
+    pair("ca", "ca", is_ca=True)
+    tls.cert("server", "localhost")
+    assert ".old" not in tls.cert("server", "localhost", "--replace").stdout
+    assert tls.files() == LISTS | {"server.crt", "server.key"}
+    signed = pair("signed", "localhost", issuer="ca").read_bytes()
+    key = (folder / "signed.key").read_bytes()
+    (tls.path / "server.crt").write_bytes(signed)
+    (tls.path / "server.key").write_bytes(key)
+    said = tls.cert("server", "localhost", "--replace").stdout
+    assert "server.crt.old" in said and "server.key.old" in said
+    assert (tls.path / "server.crt.old").read_bytes() == signed
+    assert (tls.path / "server.key.old").read_bytes() == key
+    assert mode(tls.path / "server.key.old") == 0o600
+    assert (tls.path / "server.crt").read_bytes() != signed
 
 
 @pytest.mark.parametrize(
@@ -225,6 +243,45 @@ def test_a_clients_pair_that_cannot_be_registered_is_not_left_behind(folder, tls
     assert not list(out.iterdir())
 
 
+@pytest.mark.parametrize("name", [".tokens.map.new", ".clients.map.new", ".authorized.crt.new"])
+def test_a_client_is_registered_with_its_pair_or_not_at_all(folder, tls, name):
+    (tls.path / name).mkdir(parents=True)
+    (folder / "out").mkdir()
+    tls.cert("client", "ci", "--out", folder / "out", status=1)
+    assert not list((folder / "out").iterdir())
+    assert not tls.authorized.exists()
+
+
+def test_a_pair_that_was_registered_is_kept(folder, tls):
+    tls.clients.mkdir(parents=True)
+    said = tls.cert("client", "ci", "--out", folder, status=1).stderr
+    assert "cert update" in said and "ci.key" in said
+    certificate = (folder / "ci.crt").read_text()
+    assert certificate in tls.authorized.read_text()
+    tls.clients.rmdir()
+    tls.cert("update")
+    assert tls.names() == {fingerprint(folder / "ci.crt"): "write:ci"}
+
+
+def test_the_folder_for_a_clients_pair_is_made(folder, tls):
+    done = tls.cert("client", "ci", "--out", f"{folder}/new//")
+    assert f"{folder}/new/ci.crt" in done.stdout
+    assert mode(folder / "new") == 0o700
+    assert {path.name for path in (folder / "new").iterdir()} == {"ci.crt", "ci.key"}
+    said = tls.cert("client", "ci", "--out", f"{folder}/new/", status=1).stderr
+    assert f"{folder}/new/ci.crt exists" in said
+    said = tls.cert("client", "ci", "--out", folder / "far" / "away", status=1).stderr
+    assert "mkdir -p" in said
+    assert not (folder / "far").exists()
+
+
+def test_a_name_that_is_too_long_is_no_other_folder(folder, tls):
+    (folder / ("x" * 255)).mkdir()
+    said = Credentials(folder / ("x" * 256)).cert("update", status=1).stderr
+    assert "too long" in said
+    assert not list((folder / ("x" * 255)).iterdir())
+
+
 @pytest.mark.parametrize("name", [".", "..", ".ci", "-ci"])
 def test_names_that_make_no_file_are_refused(folder, tls, name):
     said = tls.cert("client", "--out", folder, "--", name, status=2).stderr
@@ -274,11 +331,61 @@ def test_certificates_that_were_only_appended_get_a_name_of_their_own(tls, pair)
     with open(tls.authorized, "ab") as file:
         for path in paths:
             file.write(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert "older" in tls.cert("list").stderr
+    assert "older" in tls.cert("list", status=1).stderr
     tls.cert("update")
     assert "older" not in tls.cert("list").stderr
     own = {fingerprint(path): "write:cert-" + fingerprint(path)[:16] for path in paths}
     assert tls.names() == own
+
+
+def registered_lines(done):
+    return [line for line in done.stdout.splitlines() if "is registered by" in line]
+
+
+def test_certificates_that_are_new_in_the_map_are_named(folder, tls, pair):
+    """A file that was appended may name itself, and what is appended behind it."""
+    alice, eve, bob = (pair(name, name) for name in ("alice", "eve", "bob"))
+    tls.cert("add", "alice", alice)
+    with open(tls.authorized, "a", encoding="utf-8") as file:
+        file.write("# client: alice read\n" + eve.read_text() + "# client: alice\n")
+        file.write(bob.read_text())
+    assert registered_lines(tls.cert("update")) == [
+        f"alice, who may read, is registered by the certificate {fingerprint(eve)}",
+        f"alice, who may read and write, is registered by the certificate {fingerprint(bob)}",
+    ]
+    assert registered_lines(tls.cert("update")) == []
+    # The same certificate under another name, or with another role, is as new.
+    text = tls.authorized.read_text()
+    tls.authorized.write_text(text.replace("alice read", "alice write"))
+    assert registered_lines(tls.cert("update")) == [
+        f"alice, who may read and write, is registered by the certificate {fingerprint(eve)}",
+    ]
+    tls.clients.unlink()
+    assert len(registered_lines(tls.cert("update"))) == 3
+
+
+@pytest.mark.parametrize("command", ["add", "client", "revoke", "server"])
+def test_whatever_writes_the_map_names_what_is_new_in_it(folder, tls, pair, command):
+    one, two, three = (pair(name, name) for name in ("one", "two", "three"))
+    tls.cert("add", "first", one)
+    with open(tls.authorized, "a", encoding="utf-8") as file:
+        file.write("# client: second\n" + two.read_text())
+    words = {
+        "add": ["third", three],
+        "client": ["third", "--out", folder],
+        "revoke": ["first"],
+        "server": ["localhost"],
+    }[command]
+    names = [line.split(",")[0] for line in registered_lines(tls.cert(command, *words))]
+    assert names == ["second", "third"][: 1 + (words[0] == "third")]
+
+
+def test_who_revokes_is_told_what_keeps_out_whom(tls, pair):
+    tls.cert("add", "one", pair("one", "client"))
+    tls.token("add", "one", "--role=read")
+    for group in (tls.cert, tls.token):
+        said = group("revoke", "one").stdout
+        assert "systemctl reload nginx" in said and "systemctl restart nginx" in said
 
 
 def test_names_in_the_file_may_have_a_role(tls, pair):
@@ -306,15 +413,27 @@ def test_bad_names_in_the_file_are_left_out(tls, pair):
     assert tls.names() == {}
 
 
-def test_damaged_certificates_are_left_out(tls, pair):
+def test_damaged_certificates_are_left_out(folder, tls, pair):
     one, two = (pair(name, name) for name in ("one", "two"))
     lines = one.read_text().splitlines(keepends=True)
     damaged = ["".join(lines[:2] + lines[3:]), "".join(lines[:-1])]
+    tls.cert("server", "localhost")
     for text in damaged:
-        tls.cert("update")
         tls.authorized.write_text(f"# client: one\n{text}# client: two\n{two.read_text()}")
-        assert "left out" in tls.cert("update").stderr
+        for command in ("update", "list"):
+            said = tls.cert(command, status=1).stderr
+            assert "authorized.crt:2: this certificate cannot be read; nginx will neither" in said
         assert tls.names() == {fingerprint(two): "write:two"}
+        check_nginx(folder, tls, status=1)
+
+
+def test_what_nginx_passes_over_is_only_left_out(folder, tls, pair):
+    one = pair("one", "one")
+    tls.cert("server", "localhost")
+    text = (folder / "one.key").read_text() + one.read_text().rstrip("\n") + " \n"
+    tls.authorized.write_text(tls.authorized.read_text() + text)
+    assert "authorized.crt:" in tls.cert("update").stderr
+    check_nginx(folder, tls)
 
 
 def test_a_second_copy_is_left_out(tls, pair):
@@ -382,6 +501,15 @@ def test_a_certificate_is_revoked_by_name_or_fingerprint(tls, pair):
     assert "cert list" in tls.cert("revoke", "ci", status=1).stderr
 
 
+def test_nobody_is_revoked_by_an_empty_word(tls, pair):
+    tls.cert("update")
+    tls.authorized.write_text("# client: a b\n" + pair("one", "one").read_text())
+    before = tls.authorized.read_text()
+    assert "not empty" in tls.cert("revoke", "", status=2).stderr
+    assert "not empty" in tls.token("revoke", "", status=2).stderr
+    assert tls.authorized.read_text() == before
+
+
 def test_the_list_shows_all_and_what_to_look_at(folder, tls, pair):
     tls.cert("server", "localhost", "127.0.0.1")
     tls.cert("client", "ci", "--out", folder, "--role=read")
@@ -405,6 +533,17 @@ def test_the_list_shows_all_and_what_to_look_at(folder, tls, pair):
     ]
     assert re.fullmatch("expires in [89] days", " ".join(lines[2][5:]))
     assert lines[3][5:] == ["expired"]
+    tls.clients.unlink()
+    said = tls.cert("list", status=1).stderr
+    assert "clients.map is missing" in said and "older" not in said
+
+
+def test_columns_and_days_of_the_list(tls, pair):
+    tls.cert("server", "a")
+    tls.cert("add", "ci", pair("ci", "ci", days=2))
+    head, *lines = tls.cert("list").stdout.splitlines()
+    assert {head.index("ROLE")} == {line.index(line.split()[1]) for line in lines}
+    assert re.search("expires in (1 day|2 days)$", lines[1])
 
 
 def test_the_list_of_nobody(tls):
@@ -511,6 +650,31 @@ def test_a_token_that_nobody_saw_is_named(tls):
     assert f"token revoke {listed[3]}" in done.stderr
 
 
+def test_a_token_whose_reader_is_gone_is_named(tls):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as gone:
+        done = subprocess.run(
+            [ASSETCTL, "token", "add", "ci", "--role=read", f"--dir={tls.path}"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == 1
+    assert "token revoke" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["authorized.crt", "clients.map"])
+def test_a_token_that_could_not_be_shown_is_not_registered(folder, tls, name):
+    tls.path.mkdir(parents=True)
+    (tls.path / name).symlink_to(folder / "target")
+    done = tls.token("add", "ci", "--role=read", status=1)
+    assert "is a link" in done.stderr and not done.stdout
+    assert not tls.tokens.exists()
+
+
 # --- files ---
 
 
@@ -539,7 +703,7 @@ def test_nothing_else_is_left_beside(tls):
         before = texts
 
 
-def check_nginx(folder, tls):
+def check_nginx(folder, tls, status=0):
     """nginx reads all that was made, with the sizes of tables that deploy/nginx sets."""
     (folder / "nginx.conf").write_text(
         f"""
@@ -557,6 +721,7 @@ http {{
         ssl_certificate {tls.path}/server.crt;
         ssl_certificate_key {tls.path}/server.key;
         ssl_client_certificate {tls.authorized};
+        ssl_verify_client optional;
         return 200 $by_certificate$by_token;
     }}
 }}
@@ -569,7 +734,7 @@ http {{
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     assert "[warn]" not in done.stderr.replace('the "user" directive', "")
 
 
@@ -735,6 +900,24 @@ def test_root_is_not_led_astray(folder, theirs, pair):
 
 
 @as_root
+def test_root_is_not_led_from_one_user_to_another(folder, theirs, pair):
+    victim, user = folder / "victim", theirs.stat().st_uid - 1
+    victim.mkdir()
+    os.chown(victim, user, user)
+    (theirs / "tls").symlink_to(victim)
+    os.chown(theirs / "tls", theirs.stat().st_uid, -1, follow_symlinks=False)
+    (theirs / "moved").mkdir()
+    os.chown(theirs / "moved", user, user)
+    for way in (theirs / "tls", theirs / "tls" / "new", theirs / "moved"):
+        said = Credentials(way).cert("add", "ci", pair("one", "one"), status=1).stderr
+        assert "another user" in said
+        said = Credentials(folder / "mine").cert("client", "x", "--out", way, status=1).stderr
+        assert "another user" in said
+    assert not list(victim.iterdir()) and not list((theirs / "moved").iterdir())
+    Credentials(victim).cert("update")
+
+
+@as_root
 def test_a_folder_that_anybody_may_write_to_is_not_roots_alone(folder):
     (folder / "open").mkdir()
     (folder / "open").chmod(0o777)
@@ -742,6 +925,17 @@ def test_a_folder_that_anybody_may_write_to_is_not_roots_alone(folder):
     assert "another user" in Credentials(folder / "open" / "tls").cert("update", status=1).stderr
     (folder / "open").chmod(0o1777)
     Credentials(folder / "open" / "tls").cert("update")
+
+
+@as_root
+def test_a_folder_that_a_group_may_write_to_is_not_roots_alone(folder):
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o775)
+    Credentials(folder / "open" / "of-group-root").cert("update")
+    os.chown(folder / "open", 0, pwd.getpwnam("nobody").pw_gid)
+    for path in (folder / "open" / "of-group-root", folder / "open" / "new", folder / "open"):
+        assert "another user" in Credentials(path).cert("update", status=1).stderr
+    assert [path.name for path in (folder / "open").iterdir()] == ["of-group-root"]
 
 
 @as_root
@@ -780,7 +974,7 @@ def test_who_may_not_write_is_told_so(folder, tls):
     "arguments, reason",
     [
         (["cert"], "usage: assetctl cert COMMAND"),
-        (["cert", "lst"], "did you mean list?"),
+        (["cert", "lst"], "did you mean list? See assetctl cert --help"),
         (["cert", "server"], "host names"),
         (["cert", "server", "localhost", "--days", "0"], "--days is a number"),
         (["cert", "server", "localhost", "--days", "12x"], "--days is a number"),

@@ -3,6 +3,7 @@
 
 import grp
 import os
+import pwd
 import re
 import socket
 import stat
@@ -109,6 +110,109 @@ def test_a_stale_socket_is_replaced(assetd, folder):
     assert path.is_socket()
     server = assetd(listeners=[{"address": f"unix:{path}", "access": "write"}])
     server.client(f"unix:{path}").upload(b"x")
+
+
+def user():
+    """By the name in messages."""
+    return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
+
+
+def as_anyone():
+    """The prefix of a server that the modes of files hold for, whoever runs the tests."""
+    if os.getuid() != 0:
+        return []
+    return ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def test_the_directory_of_a_socket_that_is_missing_is_named(assetd, folder):
+    path = folder / "none" / "pull.sock"
+    server = assetd(start=False, listeners=[{"address": f"unix:{path}", "access": "read"}])
+    status, log = start_refused(server)
+    assert status == 1
+    reason = f"there is no directory {path.parent}; make it, for {user()} to write to"
+    assert f"unix:{path}: {reason}" in log
+    assert "tmpfiles" not in log
+
+
+def test_what_makes_the_shipped_directory_of_the_sockets_is_named(assetd, folder):
+    """As after its removal by hand; in a /run of its own."""
+    server = assetd(
+        start=False,
+        prefix=mounted("tmpfs", "/run"),
+        listeners=[{"address": "unix:/run/assetd/pull.sock", "access": "read"}],
+    )
+    status, log = start_refused(server)
+    assert status == 1
+    assert "unix:/run/assetd/pull.sock: there is no directory /run/assetd; " in log
+    assert "`systemd-tmpfiles --create assetd.conf`" in log
+
+
+def test_who_may_not_write_to_the_directory_of_a_socket_is_named(assetd, folder):
+    path = folder / "sockets" / "pull.sock"
+    path.parent.mkdir(mode=0o500)
+    server = assetd(
+        start=False,
+        prefix=as_anyone(),
+        listeners=[{"address": f"unix:{path}", "access": "read"}],
+    )
+    status, log = start_refused(server)
+    assert status == 1
+    assert f"unix:{path}: cannot listen there; may {user()} write to {path.parent}?" in log
+
+
+# What is read only: by the sandbox of a unit of systemd, or as it is mounted
+
+
+def mounted(options, path):
+    """The prefix of a server for which PATH is a file system of its own."""
+    kind, *more = options.split()
+    mount = f'mount -t {kind} {" ".join(more)} none "$0" && exec "$@"'
+    rights = "-m" if os.getuid() == 0 else "-rm"
+    return ["unshare", rights, "sh", "-c", mount, str(path)]
+
+
+def test_storage_that_is_read_only(assetd, folder):
+    storage = folder / "disk"
+    storage.mkdir()
+    server = assetd(
+        start=False,
+        prefix=mounted("tmpfs -o ro", storage),
+        instances=[{"name": "", "storage": str(storage / "main")}],
+    )
+    status, log = start_refused(server)
+    assert status == 1
+    assert f"make directory {storage}/main: Read-only file system; " in log
+    assert "is it in the unit's ReadWritePaths=?" in log
+
+
+def test_storage_that_became_read_only(assetd, folder):
+    """All directories are there already."""
+    server = assetd()
+    server.client().upload(b"x")
+    server.stop()
+    bind = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    rights = "-m" if os.getuid() == 0 else "-rm"
+    server.prefix = ["unshare", rights, "sh", "-c", bind, str(server.storage)]
+    status, log = start_refused(server)
+    assert status == 1
+    assert re.search(r"Read-only file system; .*is it in the unit's ReadWritePaths=\?", log)
+
+
+def test_a_socket_where_all_is_read_only(assetd, folder):
+    path = folder / "sockets" / "pull.sock"
+    path.parent.mkdir()
+    server = assetd(
+        start=False,
+        prefix=mounted("tmpfs -o ro", path.parent),
+        listeners=[{"address": f"unix:{path}", "access": "read"}],
+    )
+    status, log = start_refused(server)
+    assert status == 1
+    assert f"unix:{path}: {path.parent} is read only; " in log
+    assert "is it in the unit's ReadWritePaths=?" in log
+
+
+# Sockets of servers that are gone
 
 
 def test_the_socket_of_a_killed_server_is_replaced(server):
@@ -286,6 +390,67 @@ def test_a_warning_is_no_fault(folder):
     assert re.search(r"^.+?conf\.yaml:\d+:\d+: .*warning", done.stderr, re.M)
 
 
+# Priorities: `journalctl -p warning` shows what keeps the server from starting
+
+
+def run_into(path, *arguments, journal=True):
+    """
+    Runs assetd with FILE as its stderr, which is the journal's or another's as JOURNAL_STREAM says.
+    Returns the lines that it wrote.
+    """
+    with open(path, "wb") as log:
+        own = os.fstat(log.fileno())
+        stream = f"{own.st_dev}:{own.st_ino if journal else own.st_ino + 1}"
+        subprocess.run(
+            [ASSETD, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd=path.parent,
+            env={**os.environ, "JOURNAL_STREAM": stream},
+            check=False,
+            timeout=PATIENCE,
+        )
+    return path.read_text().splitlines()
+
+
+def faulty(folder):
+    """A file with a warning and a fault."""
+    path = folder / "assetd.yaml"
+    path.write_text(
+        GOOD.format(folder=folder).replace(
+            f"unix:{folder}/pull.sock\n    access: read", "0.0.0.0:1234\n    access: write"
+        )
+        + "meterics: {}\n"
+    )
+    return path
+
+
+LINES = {
+    "faults at start": (("--config", "assetd.yaml"), "433"),
+    "faults by --check": (("--config", "assetd.yaml", "--check"), "433"),
+    "no file": (("--config", "none.yaml"), "3"),
+    "wrong usage": (("--port", "x", "repo"), "3"),
+    "a wrong option behind a warning": (("--port=1", "--enable-push", "--quota=0", "repo"), "43"),
+    "warnings, then the log": (
+        ("--port=1", "--bind=192.0.2.1", "--enable-push", "--index-only", "--quota=1GiB", "repo"),
+        "443",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments, priorities", LINES.values(), ids=LINES.keys())
+def test_each_line_has_its_priority_in_the_journal(folder, arguments, priorities):
+    faulty(folder)
+    lines = run_into(folder / "log", *arguments)
+    assert [line[:3] for line in lines] == [f"<{priority}>" for priority in priorities], lines
+    others = run_into(folder / "log", *arguments, journal=False)
+    assert [line.startswith("<") for line in others] == [False] * len(lines), others
+    for line, other in zip(lines, others):
+        # The log leaves the time to the journal.
+        assert line[3:] == re.sub(r"^ts=\S+ (?=level=)", "", other)
+
+
 # Exit statuses
 
 
@@ -318,6 +483,23 @@ def test_a_configuration_that_is_not_there(folder):
     done = run_assetd("--config", folder / "none.yaml")
     assert done.returncode == 1
     assert "none.yaml" in done.stderr
+
+
+def test_a_configuration_that_may_not_be_read(folder):
+    """Such as one that root made, for root alone."""
+    path = folder / "assetd.yaml"
+    path.write_text(GOOD.format(folder=folder))
+    path.chmod(0)
+    done = subprocess.run(
+        [*as_anyone(), ASSETD, "--config", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    reason = f"open {path}: Permission denied; may {user()} read it?"
+    assert done.stderr.endswith(f": {reason}\n"), done.stderr
 
 
 def test_help_and_version():

@@ -45,6 +45,7 @@ def test_the_quota_is_never_exceeded(small, folder):
     told = [line for line in small.log().splitlines() if " event=evicted " in line]
     assert 1 <= len(told) < 10
     assert 'because="the quota is full"' in told[0]
+    assert "level=info " in told[0]
 
 
 def test_nothing_is_evicted_while_there_is_room(small):
@@ -338,4 +339,6 @@ def test_a_full_disk_is_an_error_to_the_one_upload(assetd, folder):
     assert client.health() == 1
     # What an operator needs at 3 a.m.: it was foreseen, and it is named when it happens.
     assert f"event=quota-exceeds-disk path={storage}/cas" in server.log()
-    assert 'because="the disk is full"' in server.log()
+    told = [line for line in server.log().splitlines() if " event=evicted " in line]
+    assert 'because="the disk is full"' in told[0]
+    assert "level=warning " in told[0]

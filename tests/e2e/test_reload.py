@@ -357,18 +357,67 @@ def test_storage_under_another_name(server):
     new.upload(b"y")
 
 
-def test_storage_that_another_instance_keeps_fails_all(server):
+@pytest.mark.parametrize("order", [1, -1])
+def test_storage_that_another_instance_keeps_fails_all(server, order):
     """The first keeps its storage until a restart, so that nobody else can have it."""
     main = server.config["instances"][0]
-    log = reload_fails(
-        server,
-        instances=[
-            {**main, "storage": str(server.folder / "elsewhere")},
-            {"name": "thief", "storage": main["storage"]},
-        ],
-    )
-    assert re.search(r'reason="instance \\"thief\\": .*keeps it until', log)
+    wanted = [
+        {**main, "storage": str(server.folder / "elsewhere")},
+        {"name": "thief", "storage": main["storage"]},
+    ]
+    log = reload_fails(server, instances=wanted[::order])
+    assert (
+        rf'reason="instance \"thief\": {main["storage"]} is the storage of instance \"\", '
+        "which keeps it until assetd is restarted"
+    ) in log
     server.client().upload(b"x")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_storage_within_storage_that_is_kept_fails_all(server, order):
+    """A check sees the file alone, in which neither lies in the other."""
+    client = server.client()
+    client.upload(b"x")
+    before = sorted(server.storage.rglob("*"))
+    main = {"name": "", "storage": str(server.folder.with_name("elsewhere"))}
+    link = server.folder / "link"
+    link.symlink_to(server.storage / "cas")
+    for path, what in (
+        (link / "sub", f"{server.storage}/cas/sub lies inside {server.storage}, which is in use"),
+        (server.folder, f"{server.folder} holds {server.storage}, which is in use"),
+    ):
+        wanted = [main, {"name": "new", "storage": str(path)}]
+        assert reload_fails(server, instances=wanted[::order]).count(what) == 1
+    assert sorted(server.storage.rglob("*")) == before
+    assert not (server.folder / "index").exists()
+    assert client.has(digest_of(b"x"))
+
+
+def test_storage_within_storage_that_is_open_for_nobody_fails_all(server):
+    main, team = server.config["instances"][0], instance(server, "team")
+    reload(server, instances=[main, team])
+    reload(server, instances=[main])
+    inner = f"{team['storage']}/inner"
+    log = reload_fails(server, instances=[main, {"name": "new", "storage": inner}])
+    assert f"{inner} lies inside {team['storage']}, which is in use" in log
+    assert not pathlib.Path(inner).exists()
+    reload(server, instances=[main, team])
+
+
+def test_a_directory_in_the_place_of_one_that_is_open_fails_all(server):
+    """The index of the old one makes its files by the path."""
+    main, team = server.config["instances"][0], instance(server, "team")
+    reload(server, instances=[main, team])
+    reload(server, instances=[main])
+    path = pathlib.Path(team["storage"])
+    path.rename(server.folder / "moved")
+    wanted = [main, {**team, "name": "new"}]
+    assert f"{path} leads to another directory" in reload_fails(server, instances=wanted)
+    path.mkdir()
+    assert f"{path} leads to another directory" in reload_fails(server, instances=wanted)
+    assert not any(path.iterdir())
+    server.restart()
+    server.client(instance="new").upload(b"x")
 
 
 def test_metrics_show_the_instances_of_the_day(assetd):
@@ -452,7 +501,11 @@ def test_a_listener_that_needs_a_restart_keeps_all_it_has(server, keys):
         listeners=[{**pull, **keys, "identity": IDENTITY}, push],
         instances=[only, team],
     )
-    assert kept_keys(log) == [f"listeners[0].{next(iter(keys))}"]
+    assert kept_keys(log) == [
+        f"listeners[0].{next(iter(keys))}",
+        "listeners[0].identity",
+        "listeners[0].instances",
+    ]
     ci = identified(server, "ci", address=server.pull)
     with fails("PERMISSION_DENIED", "identity"):
         ci.has(digest_of(b"x"))
@@ -466,10 +519,35 @@ def test_an_instance_whose_storage_changes_keeps_all_it_has(server):
     main = server.config["instances"][0]
     reload(server, instances=[{**main, "pull": []}])
     log = reload(server, instances=[{"name": "", "storage": str(server.folder / "public")}])
-    assert kept_keys(log) == ["instances[0].storage"]
+    assert kept_keys(log) == ["instances[0].storage", "instances[0].pull"]
+    assert "running=[] file=any" in log
     with fails("PERMISSION_DENIED", "pull"):
         server.client().has(digest_of(b"x"))
     assert not (server.folder / "public").exists()
+
+
+def test_rights_that_are_taken_away_in_vain_are_told(server):
+    pull, push = with_identity(server)
+    main, team = server.config["instances"][0], instance(server, "team")
+    reload(
+        server,
+        listeners=[pull, push],
+        instances=[{**main, "push": ["alice", "ci"]}, team],
+    )
+    log = reload(
+        server,
+        listeners=[{**pull, "socket-mode": "0600", "instances": [""]}, push],
+        instances=[{**main, "storage": str(server.folder / "other"), "push": ["ci"]}, team],
+    )
+    assert sorted(kept_keys(log)) == [
+        "instances[0].push",
+        "instances[0].storage",
+        "listeners[0].instances",
+        "listeners[0].socket-mode",
+    ]
+    assert 'running="[alice, ci]" file=[ci]' in log
+    identified(server, "alice").upload(b"x")
+    assert not identified(server, "alice", address=server.pull, instance="team").has(digest_of(b"x"))
 
 
 def test_whether_an_instance_is_written_stays(server):
@@ -513,7 +591,7 @@ def test_root_makes_nothing_in_storage_of_another_user(assetd, folder):
         with pytest.raises(StartError) as info:
             server.start()
         assert info.value.status == 1
-        assert re.search(rf"runs as root, but {path} belongs to \w+: run it as", server.log())
+        assert re.search(rf"runs as root, but {path} belongs to user \S+: run it as", server.log())
     assert sorted(path.iterdir()) == before
 
 

@@ -162,6 +162,21 @@ def test_the_limit_is_configured(assetd):
     assert answer.data == blob
 
 
+def test_messages_over_the_limit_leave_the_log_alone(assetd):
+    """Whoever may read could fill it otherwise, a line for each call."""
+    server = assetd(limits={"message": "1MiB"}, log={"level": "trace"})
+    client = server.client()
+    large = b"\0" * (1 << 20) + b"\0"
+    for _ in range(3):
+        with fails("RESOURCE_EXHAUSTED", "has 1048577 bytes, at most 1048576 are .*raise message"):
+            client.raw(f"{STORAGE}FindMissingBlobs", large)
+        with fails("RESOURCE_EXHAUSTED", "at most 1048576"):
+            client.write(noise(3 << 20, "stream"), chunk=2 << 20)
+    assert server.log().count("at most 1048576 are taken") == 6
+    assert "level=warning" not in server.log()
+    assert "call-failed" not in server.log()
+
+
 def test_a_thousand_calls_on_a_channel(server):
     client = server.client()
     digest = client.upload(b"x")

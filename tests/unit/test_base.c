@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "base/user.h"
 #include "base/utf8.h"
 #include "base/wire.h"
 
@@ -62,6 +63,33 @@ static void long_messages_are_cut(void **state)
     (void)err_wrap(&err, "outer");
     assert_int_equal(strlen(err.msg), ERR_MESSAGE_SIZE - 1);
     assert_memory_equal(err.msg, "outer: xxx", 10);
+}
+
+static void what_to_do_goes_behind(void **state)
+{
+    (void)state;
+    struct err err;
+    char text[ERR_MESSAGE_SIZE - 2];
+    (void)err_errno(&err, EACCES, "open %s", "file");
+    assert_int_equal(err_append(&err, "; may %s read it?", "user a"), -ERR_DENIED);
+    assert_string_equal(err.msg, "open file: Permission denied; may user a read it?");
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    (void)err_set(&err, ERR_IO, "%s", text);
+    (void)err_append(&err, "\xe2\x82\xac");
+    assert_true(utf8_is_text((const uint8_t *)err.msg, strlen(err.msg)));
+    (void)err_append(&err, "%s%s", text, text);
+    assert_int_equal(strlen(err.msg), ERR_MESSAGE_SIZE - 1);
+}
+
+/* --- users --- */
+
+static void users_have_names_or_numbers(void **state)
+{
+    (void)state;
+    char text[USER_TEXT_SIZE];
+    assert_string_equal(user_text(0, text), "user root");
+    assert_string_equal(user_text(4000000001, text), "user 4000000001");
 }
 
 /* A client that is strict about UTF-8 could not read the answer otherwise. */
@@ -364,6 +392,8 @@ int main(void)
         cmocka_unit_test(long_messages_are_cut),
         cmocka_unit_test(messages_are_valid_utf8),
         cmocka_unit_test(arena_gives_aligned_memory_apart),
+        cmocka_unit_test(what_to_do_goes_behind),
+        cmocka_unit_test(users_have_names_or_numbers),
         cmocka_unit_test(log_lines_cannot_be_forged),
         cmocka_unit_test(digests_of_known_content),
         cmocka_unit_test(malformed_digests_are_refused),

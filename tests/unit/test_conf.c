@@ -44,6 +44,44 @@ static void test_defaults(void **state)
     unload(&loaded);
 }
 
+/* Of a reload it stays as long as the server runs. */
+static void test_no_more_is_kept_than_is_needed(void **state)
+{
+    (void)state;
+    enum { COUNT = 50 };
+    char text[16384] = LISTENERS "instances:\n", name[64];
+    for (int i = 0; i < COUNT; i++) {
+        size_t used = strlen(text);
+        (void)snprintf(text + used, sizeof(text) - used,
+                       "  - name: team/%d\n    storage: /nowhere/%d\n    pull: [alice, ci]\n", i,
+                       i);
+    }
+    struct loaded loaded;
+    load(text, strlen(text), &loaded);
+    assert_int_equal(loaded.rc, 0);
+    const struct conf *conf = &loaded.conf;
+    assert_int_equal(conf->instance_count, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        const struct conf_instance *instance = &conf->instances[i];
+        (void)snprintf(name, sizeof(name), "team/%d", i);
+        assert_string_equal(instance->name, name);
+        assert_string_equal(instance->pull.names[1], "ci");
+    }
+    assert_true(conf->arena.total < 2 * COUNT * (sizeof(conf->instances[0]) + 128));
+    unload(&loaded);
+}
+
+static void test_nothing_is_kept_of_a_faulty_file(void **state)
+{
+    (void)state;
+    struct loaded loaded;
+    load(BOTH "surprise: 1\n", strlen(BOTH "surprise: 1\n"), &loaded);
+    assert_int_equal(loaded.rc, -ERR_PRECONDITION);
+    assert_int_equal(loaded.conf.arena.total, 0);
+    assert_int_equal(loaded.conf.instance_count, 0);
+    unload(&loaded);
+}
+
 static void assert_every_listener_key(const struct conf *conf)
 {
     assert_int_equal(conf->listener_count, 2);
@@ -413,6 +451,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_no_more_is_kept_than_is_needed),
+        cmocka_unit_test(test_nothing_is_kept_of_a_faulty_file),
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_who_writes),
         cmocka_unit_test(test_shipped_files),

@@ -166,13 +166,16 @@ static void test_a_listener_keeps_all_or_nothing(void **state)
         {"    socket-mode: \"0600\"\n", "listeners[0].socket-mode: 0660 -> 0600\n"},
         {"    socket-group: www-data\n", "listeners[0].socket-group:  -> www-data\n"},
     };
+    static const char rest[] = "listeners[0].identity:  -> x\n"
+                               "listeners[0].instances: [\"\"] -> any\n";
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct pair pair;
-        char next[512];
+        char next[512], kept[256];
+        (void)snprintf(kept, sizeof(kept), "%s%s", cases[i][1], rest);
         (void)snprintf(next, sizeof(next), "%s%s%s", LISTENERS "    identity: x\n", cases[i][0],
                        INSTANCES "  - storage: /nowhere/new\n    name: new\n");
         carry(BOTH, next, &pair);
-        assert_kept(&pair, cases[i][1]);
+        assert_kept(&pair, kept);
         const struct conf_listener *listener = &pair.next.conf.listeners[0];
         assert_int_equal(listener->access, CONF_ACCESS_READ);
         assert_int_equal(listener->socket_mode, 0660);
@@ -190,10 +193,43 @@ static void test_an_instance_with_another_storage_keeps_all(void **state)
     struct pair pair;
     carry(LISTENERS "    identity: x\n" INSTANCES "    pull: [a]\n",
           LISTENERS "    identity: x\ninstances:\n  - storage: /nowhere/public\n", &pair);
-    assert_kept(&pair, "instances[0].storage: /nowhere/main -> /nowhere/public\n");
+    assert_kept(&pair, "instances[0].storage: /nowhere/main -> /nowhere/public\n"
+                       "instances[0].pull: [a] -> any\n");
     assert_string_equal(pair.next.conf.instances[0].storage, "/nowhere/main");
     assert_false(pair.next.conf.instances[0].pull.any);
     drop(&pair);
+}
+
+#define TWO "instances:\n  - storage: /nowhere/main\n  - storage: /nowhere/team\n    name: team\n"
+
+static void test_rights_that_go_on_are_told(void **state)
+{
+    (void)state;
+    /* With the storage that is not taken over, or the mode, whatever else was edited stays. */
+    assert_carried(LISTENERS "    identity: x\n" INSTANCES
+                             "    push: [alice, ci]\n    pull: [alice, ci]\n",
+                   LISTENERS "    identity: x\ninstances:\n  - storage: /nowhere/new\n"
+                             "    push: [ci]\n    pull: [ci, alice]\n"
+                             "    digest-functions: [sha1, sha256]\n",
+                   "instances[0].storage: /nowhere/main -> /nowhere/new\n"
+                   "instances[0].push: [alice, ci] -> [ci]\n"
+                   "instances[0].digest-functions: [sha256] -> [sha1, sha256]\n");
+    assert_carried(LISTENERS "    identity: x\n" TWO,
+                   LISTENERS
+                   "    identity: y\n    instances: [\"\"]\n    socket-mode: \"0600\"\n" TWO,
+                   "listeners[0].socket-mode: 0660 -> 0600\n"
+                   "listeners[0].identity: x -> y\n"
+                   "listeners[0].instances: [\"\", team] -> [\"\"]\n");
+    /* The same instances, written otherwise. */
+    assert_carried(LISTENERS TWO,
+                   LISTENERS "    instances: [team, \"\"]\n    socket-mode: \"0600\"\n" TWO,
+                   "listeners[0].socket-mode: 0660 -> 0600\n");
+    /* One that has a new address is still at the former, with what it had. */
+    assert_carried(LISTENERS "    identity: x\n" TWO,
+                   "listeners:\n" PUSH "    instances: [team]\n    identity: x\n" TWO,
+                   "listeners[0].address: unix:/nowhere/pull.sock -> unix:/nowhere/push.sock\n"
+                   "listeners[0].access: read -> write\n"
+                   "listeners[0].instances: [\"\", team] -> [team]\n");
 }
 
 /* What the storage was opened with may come from a configuration that is long gone. */
@@ -239,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_listeners_in_another_order),
         cmocka_unit_test(test_a_listener_keeps_all_or_nothing),
         cmocka_unit_test(test_an_instance_with_another_storage_keeps_all),
+        cmocka_unit_test(test_rights_that_go_on_are_told),
         cmocka_unit_test(test_open_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,11 +8,26 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
 
 #include "credential/folder.h"
 #include "scratch.h"
+
+/* Whether folders cannot be synced. */
+static bool fails_for_folders;
+
+/* In the place of the C library's. */
+int fsync(int fd)
+{
+    struct stat st;
+    if (fails_for_folders && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
 
 struct site {
     struct scratch scratch;
@@ -128,6 +143,24 @@ static void test_a_rename_that_fails_leaves_nothing_beside(void **state)
                      -ERR_PRECONDITION);
 }
 
+static void test_names_that_may_be_lost_by_a_power_cut(void **state)
+{
+    struct site *site = *state;
+    struct text text = text_of("new");
+    assert_int_equal(replace(site, "file", "old"), 0);
+    fails_for_folders = true;
+    /* It has been replaced, and the others that belong to it must be. */
+    int replaced = replace(site, "file", "new");
+    int created = folder_create(&site->folder, "other", &text, 0600, &site->err);
+    fails_for_folders = false;
+    assert_int_equal(replaced, 0);
+    check_content(site, "file", "new");
+    assert_int_equal(created, -ERR_IO);
+    assert_false(folder_has(&site->folder, "other"));
+    assert_int_equal(count_names(site), 1);
+    text_fini(&text);
+}
+
 static void test_out_of_memory_replaces_nothing(void **state)
 {
     struct site *site = *state;
@@ -187,6 +220,37 @@ static void test_folders_on_the_way_are_made_for_a_writer_alone(void **state)
     assert_true(scratch_exists(&site->scratch, "a/c"));
 }
 
+/* What somebody puts in the place of a folder as soon as it is made; empty for nobody. */
+static char swapped_for[PATH_MAX];
+
+/* The C library's, which this takes the place of, and then that somebody. */
+int mkdirat(int fd, const char *path, mode_t mode)
+{
+    if (syscall(SYS_mkdirat, fd, path, mode) != 0)
+        return -1;
+    if (swapped_for[0] != '\0' &&
+        (unlinkat(fd, path, AT_REMOVEDIR) != 0 || symlinkat(swapped_for, fd, path) != 0))
+        abort();
+    return 0;
+}
+
+static void test_a_link_in_the_place_of_a_new_folder_is_not_followed(void **state)
+{
+    struct site *site = *state;
+    struct folder folder;
+    char path[PATH_MAX];
+    struct stat st;
+    assert_int_equal(mkdir(scratch_path(&site->scratch, "private", path), 0700), 0);
+    (void)scratch_path(&site->scratch, "private", swapped_for);
+    int rc =
+        folder_open(&folder, scratch_path(&site->scratch, "new", path), FOLDER_WRITE, &site->err);
+    folder_close(&folder);
+    assert_int_equal(stat(swapped_for, &st), 0);
+    swapped_for[0] = '\0';
+    assert_int_not_equal(rc, 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+}
+
 static void test_a_loop_of_links_ends(void **state)
 {
     struct site *site = *state;
@@ -229,12 +293,16 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_rename_that_fails_leaves_nothing_beside, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_names_that_may_be_lost_by_a_power_cut, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_out_of_memory_replaces_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_links_are_neither_read_nor_replaced, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_new_file_overwrites_none, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_folders_on_the_way_are_made_for_a_writer_alone, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_a_link_in_the_place_of_a_new_folder_is_not_followed,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_loop_of_links_ends, set_up, tear_down),
         cmocka_unit_test(test_texts_grow_and_are_cut),
     };

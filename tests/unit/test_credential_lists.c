@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
 
 #include "credential/authorized.h"
 #include "credential/authorized_lines.h"
@@ -171,6 +173,72 @@ static void test_what_is_no_certificate_is_not_read(void **state)
     }
 }
 
+static void test_errors_are_those_of_the_call(void **state)
+{
+    (void)state;
+    static const char *const name = "x";
+    struct text failed = {.failed = true}, pem = {.bytes = NULL};
+    struct certificate certificate;
+    struct err err;
+    ERR_raise(ERR_LIB_USER, ERR_R_MALLOC_FAILURE);
+    assert_int_equal(certificate_read(BEGIN "?\n" END, strlen(BEGIN "?\n" END), &certificate, &err),
+                     -ERR_INVALID);
+    assert_int_equal(pair_make(PAIR_CLIENT, &name, 1, 1, &failed, &pem, &err), -ERR_NO_MEMORY);
+    assert_null(strstr(err.msg, "OpenSSL"));
+    text_fini(&pem);
+}
+
+/* How many allocations OpenSSL has until one fails; 0: none does. */
+static unsigned countdown;
+
+static void *allocate(size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return countdown != 0 && --countdown == 0 ? NULL : malloc(size);
+}
+
+static void *reallocate(void *memory, size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return countdown != 0 && --countdown == 0 ? NULL : realloc(memory, size);
+}
+
+static void release(void *memory, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    free(memory);
+}
+
+static void test_no_client_is_left_out_where_memory_runs_out(void **state)
+{
+    (void)state;
+    static const char *const name = "x";
+    struct text key = {.bytes = NULL}, pem = {.bytes = NULL};
+    struct err err;
+    unsigned at = 0, given_up = 0;
+    assert_int_equal(pair_make(PAIR_CLIENT, &name, 1, 1, &key, &pem, &err), 0);
+    do {
+        struct authorized authorized;
+        struct text text = {.bytes = NULL};
+        text_add(&text, pem.bytes, pem.size);
+        countdown = ++at;
+        int rc = authorized_parse(&authorized, &text, &err);
+        if (rc != 0)
+            assert_true(rc == -ERR_NO_MEMORY || rc == -ERR_INTERNAL);
+        else
+            assert_int_equal(authorized.clients[0].state, CLIENT_REGISTERED);
+        given_up += rc != 0;
+        authorized_fini(&authorized);
+    } while (countdown == 0);
+    countdown = 0;
+    assert_true(given_up > 0);
+    text_fini(&key);
+    text_fini(&pem);
+}
+
 /* A list with a certificate for each of the names, one upon the other. */
 static void fill(struct authorized *authorized, const char *const *names, size_t count)
 {
@@ -315,10 +383,14 @@ int main(void)
         cmocka_unit_test(test_any_text_can_be_read),
         cmocka_unit_test(test_a_pair_belongs_together),
         cmocka_unit_test(test_what_is_no_certificate_is_not_read),
+        cmocka_unit_test(test_errors_are_those_of_the_call),
+        cmocka_unit_test(test_no_client_is_left_out_where_memory_runs_out),
         cmocka_unit_test(test_adding_and_removing_keep_the_rest),
         cmocka_unit_test(test_tokens_are_read_as_they_were_written),
         cmocka_unit_test(test_no_changed_byte_of_a_token_is_taken),
         cmocka_unit_test(test_the_same_token_twice_is_an_error),
     };
+    if (CRYPTO_set_mem_functions(allocate, reallocate, release) != 1)
+        return EXIT_FAILURE;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
