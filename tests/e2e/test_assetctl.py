@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import pathlib
 import pty
 import re
 import shutil
@@ -16,15 +15,13 @@ import pytest
 from lib.client import fails
 from lib.content import Tree, digest_of, name_of, noise
 from lib.server import (
-    ASSETD,
+    ASSETCTL,
     PATIENCE,
-    SANITIZER_MARKS,
     files_below,
+    run_assetctl,
     run_assetd,
     wait_until,
 )
-
-ASSETCTL = str(pathlib.Path(ASSETD).with_name("assetctl"))
 
 MIB = 1 << 20
 
@@ -34,23 +31,9 @@ RECORD_HASH = 24
 SHARED_BOOT_ID, SHARED_CLEAN = 32, 72
 
 
-def assetctl(*arguments, **options):
-    done = subprocess.run(
-        [ASSETCTL, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        **options,
-    )
-    assert not any(mark in done.stderr for mark in SANITIZER_MARKS), done.stderr
-    return done
-
-
 def check(storage, *arguments, status=0, **options):
     """What it prints on stdout, line by line; the last one is the outcome."""
-    done = assetctl("check", storage, *arguments, **options)
+    done = run_assetctl("check", storage, *arguments, **options)
     assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
 
@@ -523,7 +506,7 @@ def test_many_damaged_assets_are_all_found(server):
 
 def test_an_index_that_cannot_be_read_is_said_to_be(stopped, storage):
     os.truncate(storage / "index" / "data.mdb", 8192)
-    done = assetctl("check", storage)
+    done = run_assetctl("check", storage)
     assert done.returncode == 1
     assert "stop the server, move the directory away" in done.stderr
     assert f"{storage}/index" in done.stderr
@@ -556,7 +539,7 @@ def test_what_holds_no_store_is_refused_and_left_alone(folder):
             (folder / "foreign", "holds nothing of assetd"),
             (foreign / "objects", "Not a directory"),
         ]:
-            done = assetctl("check", path, *options)
+            done = run_assetctl("check", path, *options)
             assert (done.returncode, done.stdout) == (1, "")
             assert re.search(f"^assetctl: .*{reason}", done.stderr), done.stderr
     assert sorted(folder.rglob("*")) == before
@@ -599,7 +582,7 @@ def test_a_newer_format_is_refused(stopped, storage, store):
     path = storage / store / "format"
     kind = path.read_text().split()
     path.write_text(" ".join([*kind[:2], "99", kind[3]]) + "\n")
-    done = assetctl("check", storage)
+    done = run_assetctl("check", storage)
     assert done.returncode == 1
     assert "has format version 99" in done.stderr
     # The other one is checked all the same.
@@ -653,7 +636,7 @@ def test_root_is_not_led_out_of_the_storage(folder, stopped, storage, gone, opti
     link_away(storage / gone, mine)
     other = {"cas": "index/data.mdb-lock", "index": "cas/shared"}[gone]
     link_away(storage / other, mine / "secret")
-    assetctl("check", storage, *options)
+    run_assetctl("check", storage, *options)
     assert (mine / "secret").read_text() == "of root"
     assert {path.name for path in mine.iterdir()} == {"format", "secret"}
     assert {path.stat().st_uid for path in mine.iterdir()} == {0}
@@ -664,7 +647,7 @@ def test_root_goes_on_as_who_owns_a_part_of_its_storage(folder, stopped, storage
     mine = roots_folder(folder)
     give_away(*(storage / "index").rglob("*"), storage / "index")
     link_away(storage / "index" / "data.mdb-lock", mine / "secret")
-    done = assetctl("check", storage)
+    done = run_assetctl("check", storage)
     assert done.returncode == 1 and "Permission denied" in done.stderr
     assert (mine / "secret").read_text() == "of root"
 
@@ -683,7 +666,7 @@ def test_root_checks_no_storage_that_another_user_could_swap(folder, stopped, st
     (folder / "group").chmod(0o775)
     os.symlink(theirs / "main", storage)
     for path in theirs / "main", theirs / "link", storage, folder / "group" / "copy":
-        done = assetctl("check", path)
+        done = run_assetctl("check", path)
         assert (done.returncode, done.stdout) == (1, ""), path
         assert "another user" in done.stderr
     give_away(theirs / "main", *(theirs / "main").rglob("*"))
@@ -716,17 +699,17 @@ def test_root_follows_links_of_its_own(folder, stopped, storage):
     ],
 )
 def test_wrong_usage(arguments, reason):
-    done = assetctl(*arguments)
+    done = run_assetctl(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(reason, done.stderr), done.stderr
 
 
 def test_help_and_version():
-    done = assetctl("--help")
+    done = run_assetctl("--help")
     assert done.returncode == 0 and "check STORAGE [--repair]" in done.stdout
-    done = assetctl("check", "--help")
+    done = run_assetctl("check", "--help")
     assert done.returncode == 0 and "Exit status" in done.stdout
-    done = assetctl("--version")
+    done = run_assetctl("--version")
     version = run_assetd("--version").stdout.split()[1]
     assert (done.returncode, done.stdout) == (0, f"assetctl {version}\n")
 
@@ -741,7 +724,7 @@ def test_help_that_nobody_can_read_is_an_error(arguments):
 
 
 def test_progress_goes_to_stderr(stopped, storage):
-    done = assetctl("check", storage)
+    done = run_assetctl("check", storage)
     assert re.findall(r"^cas: \d+ % of [0-9.]+ MiB, ", done.stderr, re.MULTILINE)
     assert "\r" not in done.stderr
     terminal, other_end = pty.openpty()

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lib.server import ASSETCTL, PATIENCE, SANITIZER_MARKS
+from lib.server import ASSETCTL, PATIENCE, run_assetctl
 from nginx.certificates import fingerprint, make_pair
 
 LISTS = {"authorized.crt", "clients.map", "tokens.map"}
@@ -36,16 +36,7 @@ class Credentials:
         self.tokens = path / "tokens.map"
 
     def run(self, *arguments, status=0, **options):
-        done = subprocess.run(
-            [ASSETCTL, *arguments[:2], "--dir", str(self.path), *map(str, arguments[2:])],
-            stdin=options.pop("stdin", subprocess.DEVNULL),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            **options,
-        )
-        assert not any(mark in done.stderr for mark in SANITIZER_MARKS), done.stderr
+        done = run_assetctl(*arguments[:2], "--dir", self.path, *arguments[2:], **options)
         assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

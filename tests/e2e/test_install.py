@@ -11,7 +11,7 @@ import pytest
 
 from lib import installed
 from lib.installed import check_paths, files_below, make, named_paths, run_make
-from lib.server import CHECKOUT, PATIENCE
+from lib.server import CHECKOUT, PATIENCE, run_tool
 
 SITES = sorted(path.name for path in (CHECKOUT / "deploy" / "nginx" / "sites").iterdir())
 YAML = "etc/assetd/assetd.yaml"
@@ -240,15 +240,8 @@ def test_nginx_takes_each_site_as_installed(installed_root, folder, site):
     if not pathlib.Path("/proc/net/if_inet6").exists():
         text = "".join(line for line in text.splitlines(True) if "listen [" not in line)
     (nginx / "sites-enabled" / "assetd").write_text(text)
-    done = subprocess.run(
-        ["nginx", "-t", "-p", nginx, "-e", "stderr", "-c", nginx / "nginx.conf"],
+    said = run_tool(
+        *("nginx", "-t", "-p", nginx, "-e", "stderr", "-c", nginx / "nginx.conf"),
         env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
     )
-    assert done.returncode == 0, done.stdout
-    assert "[warn]" not in done.stdout.replace("could not build optimal", "[warn]")
+    assert "[warn]" not in said.replace("could not build optimal", "[warn]")

@@ -6,33 +6,17 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 
 import pytest
 
 from lib.installed import check_paths, files_below, make, run_make
-from lib.server import PATIENCE
+from lib.server import run_tool
 
 # Seconds: all is compiled, by a machine that may be busy.
 BUILD_PATIENCE = 600
 
 # Beside what `make install` installs, with the folders of the package.
 ADDED = {"/usr/share/doc/assetd/changelog.gz", "/usr/share/doc/assetd/copyright"}
-
-
-def run(*command, **options):
-    done = subprocess.run(
-        [*map(str, command)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-        **options,
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout}"
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -56,17 +40,17 @@ def package(tmp_path_factory):
 @pytest.fixture
 def content(package, folder):
     """What is in the package, below a folder."""
-    run("dpkg-deb", "-x", package, folder / "content")
+    run_tool("dpkg-deb", "-x", package, folder / "content")
     return folder / "content"
 
 
 def field(package, name):
-    return run("dpkg-deb", "-f", package, name).strip()
+    return run_tool("dpkg-deb", "-f", package, name).strip()
 
 
 def test_lintian_is_content(package, folder):
     """No error, no warning, and nothing that the compiler's hardening leaves open."""
-    report = run(
+    report = run_tool(
         *("lintian", "--no-cfg", "--allow-root", "--fail-on", "error,warning"),
         *("--display-info", package),
         env={**os.environ, "TMPDIR": str(folder)},
@@ -86,7 +70,7 @@ def test_it_has_what_make_install_installs(content, folder):
 
 def test_one_version(package, content):
     for program in ("assetd", "assetctl"):
-        said = run(content / "usr/sbin" / program, "--version")
+        said = run_tool(content / "usr/sbin" / program, "--version")
         assert field(package, "Version") in said.split()
 
 
@@ -123,7 +107,7 @@ class Machine:
     def dpkg(self, *arguments):
         """Returns what dpkg and the scripts said."""
         path = f"{self.tools}:{self.root}/usr/sbin:{os.environ['PATH']}:/usr/sbin:/sbin"
-        return run(
+        return run_tool(
             *("dpkg", f"--root={self.root}", "--force-not-root", "--force-script-chrootless"),
             *("--force-depends", "--force-confold", *arguments),
             env={**os.environ, "PATH": path, "LC_ALL": "C"},
@@ -162,12 +146,12 @@ def machine(folder, package):
 def newer(folder, package):
     """The package with a higher version and a new default."""
     content = folder / "newer"
-    run("dpkg-deb", "-R", package, content)
+    run_tool("dpkg-deb", "-R", package, content)
     control = content / "DEBIAN/control"
     control.write_text(re.sub("(?m)^Version: .*", "Version: 99.1", control.read_text()))
     with open(content / "etc/assetd/assetd.yaml", "a", encoding="utf-8") as file:
         file.write("# a new default\n")
-    run("dpkg-deb", "--root-owner-group", "-b", content, folder / "newer.deb")
+    run_tool("dpkg-deb", "--root-owner-group", "-b", content, folder / "newer.deb")
     shutil.rmtree(content)
     return folder / "newer.deb"
 
@@ -228,7 +212,7 @@ def test_purged_it_leaves_what_people_made(machine):
     stored = machine.path("/var/lib/assetd/main/index/format")
     stored.parent.mkdir(parents=True)
     stored.touch()
-    run(
+    run_tool(
         machine.path("/usr/sbin/assetctl"),
         *("token", "add", "ci", "--role", "write", "--dir", machine.path("/etc/assetd/tls")),
     )

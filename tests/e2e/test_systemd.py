@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import urllib.request
 
 import grpc
@@ -20,26 +19,10 @@ import yaml
 from lib.client import Client
 from lib.content import Tree, digest_of, noise
 from lib.ports import free_port
-from lib.server import ASSETD, CHECKOUT, PATIENCE, wait_until
+from lib.server import ASSETD, CHECKOUT, PATIENCE, run_tool, wait_until
 
 SHIPPED = CHECKOUT / "deploy" / "systemd"
 SERVICES = ("assetd.service", "assetd@.service")
-
-
-def run(*command, **options):
-    """Runs a tool to its end, which must be a good one; returns what it printed."""
-    done = subprocess.run(
-        [*map(str, command)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-        **options,
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout}"
-    return done.stdout
 
 
 def settings(name):
@@ -80,7 +63,7 @@ def root(folder):
 
 @pytest.mark.parametrize("name", ["assetd.service", "assetd@kernel.service", "nginx.service"])
 def test_the_units_are_right(root, name):
-    output = run(
+    output = run_tool(
         *("systemd-analyze", "verify", "--man=no", "--recursive-errors=no"),
         *(f"--root={root}", name),
     )
@@ -91,7 +74,7 @@ def test_the_units_are_right(root, name):
 def test_the_units_are_sandboxed(name):
     """At most 2.0 of 10."""
     unit = SHIPPED / name
-    run("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", unit)
+    run_tool("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", unit)
 
 
 def test_one_and_several_differ_in_the_name_alone():
@@ -130,7 +113,7 @@ def test_the_shipped_configuration_keeps_to_what_the_units_let_it_write():
 
 
 def test_the_user(folder):
-    output = run(
+    output = run_tool(
         *("systemd-sysusers", "--dry-run", f"--root={folder}"),
         SHIPPED / "sysusers.d" / "assetd.conf",
     )
@@ -143,7 +126,7 @@ def test_the_folder_of_the_sockets(folder):
     (folder / "etc").mkdir()
     (folder / "etc" / "passwd").write_text(f"assetd:x:{os.getuid()}:{os.getgid()}::/:/bin/false\n")
     (folder / "etc" / "group").write_text(f"assetd:x:77:\nwww-data:x:{os.getgid()}:\n")
-    run(
+    run_tool(
         *("systemd-tmpfiles", "--create", f"--root={folder}"),
         SHIPPED / "tmpfiles.d" / "assetd.conf",
     )
@@ -183,9 +166,9 @@ def test_sockets_take_the_group_of_their_folder(folder, assetd):
     if is_root:
         connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r})"
         other = pwd.getpwnam("daemon")
-        run(*as_user(other, group.gr_gid), "/usr/bin/python3", "-c", connect)
+        run_tool(*as_user(other, group.gr_gid), "/usr/bin/python3", "-c", connect)
         with pytest.raises(AssertionError, match="PermissionError"):
-            run(*as_user(other, other.pw_gid), "/usr/bin/python3", "-c", connect)
+            run_tool(*as_user(other, other.pw_gid), "/usr/bin/python3", "-c", connect)
 
 
 # --- the sandbox ---------------------------------------------------------------------------------
@@ -196,7 +179,7 @@ def calls_of(group):
     if not group.startswith("@"):
         return {group}
     calls = set()
-    for line in run("systemd-analyze", "syscall-filter", "--no-pager", group).splitlines()[1:]:
+    for line in run_tool("systemd-analyze", "syscall-filter", "--no-pager", group).splitlines()[1:]:
         if word := line.split("#")[0].strip():
             calls |= calls_of(word)
     return calls

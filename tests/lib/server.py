@@ -33,17 +33,43 @@ class StartError(Exception):
         self.log = log
 
 
-def run_assetd(*arguments, timeout=PATIENCE, **options):
-    """Runs assetd to its end, for arguments with which it does not serve."""
+def _run(*command, timeout=PATIENCE, **options):
     return subprocess.run(
-        [ASSETD, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        [*map(str, command)],
+        stdin=options.pop("stdin", subprocess.DEVNULL),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
         **options,
     )
+
+
+def run_assetd(*arguments, **options):
+    """Runs assetd to its end, for arguments with which it does not serve."""
+    return _run(ASSETD, *arguments, **options)
+
+
+def run_assetctl(*arguments, **options):
+    done = _run(ASSETCTL, *arguments, **options)
+    assert not any(mark in done.stderr for mark in SANITIZER_MARKS), done.stderr
+    return done
+
+
+def run_tool(*command, **options):
+    """Runs another program to its end, which must be a good one; returns what it printed."""
+    done = subprocess.run(
+        [*map(str, command)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        **options,
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}"
+    return done.stdout
 
 
 class Server:

@@ -3,10 +3,9 @@
 
 import base64
 import re
-import subprocess
 from typing import NamedTuple
 
-from lib.server import ASSETCTL, PATIENCE
+from lib.server import run_assetctl
 from nginx.certificates import make_pair
 
 # The host names of all sites.
@@ -25,17 +24,6 @@ class Caller(NamedTuple):
         return [("authorization", value) for value in self.authorization]
 
 
-def assetctl(*arguments):
-    return subprocess.run(
-        [ASSETCTL, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-
-
 class Credentials:
     """
     Below FOLDER: `tls`, which nginx reads, /etc/assetd/tls as installed; `others`, the same of
@@ -49,7 +37,7 @@ class Credentials:
         self.tokens = {}
 
     def assetctl(self, kind, verb, *arguments, tls=None):
-        done = assetctl(kind, verb, *arguments, "--dir", tls or self.tls)
+        done = run_assetctl(kind, verb, *arguments, "--dir", tls or self.tls)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
