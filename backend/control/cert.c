@@ -476,51 +476,30 @@ static int take_away(const char *path, const char *word, size_t *count, struct e
 
 static int run_revoke(int argc, char **argv)
 {
-    const char *path = CREDENTIALS_FOLDER;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
-    size_t words, count = 0;
-    struct err err;
-    int status = command_options("cert revoke", options, 1, argc, argv, &words);
-    if (status != 0)
-        return status;
-    if (words != 1 || argv[0][0] == '\0')
-        return command_refuse("cert revoke needs one NAME or FINGERPRINT that is not empty");
-    if (take_away(path, argv[0], &count, &err) != 0)
-        return credentials_fail(&err);
-    (void)printf("%zu certificate%s of %s revoked\n", count, count == 1 ? "" : "s", argv[0]);
-    (void)printf("%s\n", credentials_reload);
-    (void)printf("%s\n", credentials_revoked);
-    return command_end(EXIT_SUCCESS);
+    return credentials_revoke("cert", "certificate", "NAME or FINGERPRINT", argc, argv, take_away);
 }
 
 /* --- cert list, cert update --- */
 
 static int run_list(int argc, char **argv)
 {
-    const char *path = CREDENTIALS_FOLDER;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
-    size_t words;
-    int status = command_options("cert list", options, 1, argc, argv, &words);
+    const char *path;
+    int status = credentials_no_words("cert list", argc, argv, &path);
     if (status != 0)
         return status;
-    if (words != 0)
-        return command_refuse("cert list takes no arguments: what is %s?", argv[0]);
     return cert_list(path);
 }
 
 static int run_update(int argc, char **argv)
 {
-    const char *path = CREDENTIALS_FOLDER;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
+    const char *path;
     struct folder folder;
     struct authorized authorized;
-    size_t words, count = 0;
+    size_t count = 0;
     struct err err;
-    int status = command_options("cert update", options, 1, argc, argv, &words);
+    int status = credentials_no_words("cert update", argc, argv, &path);
     if (status != 0)
         return status;
-    if (words != 0)
-        return command_refuse("cert update takes no arguments: what is %s?", argv[0]);
     if (open_lists(&folder, &authorized, path, &err) != 0)
         return credentials_fail(&err);
     int rc = store(&authorized, &folder, false, &err);

@@ -8,7 +8,7 @@
 
 const char credentials_reload[] = "nginx has to read that: nginx -t && systemctl reload nginx";
 
-const char credentials_revoked[] =
+static const char revoked[] =
     "From then on new connections are let in by it no more, and open ones end when their calls "
     "have. That is enough for who has left. A connection that was made before, and had not logged "
     "in yet, still is served as before: against a stolen key or token, systemctl restart nginx, "
@@ -54,4 +54,38 @@ char *credentials_date(int64_t at, char date[16])
     if (gmtime_r(&seconds, &tm) == NULL || strftime(date, 16, "%Y-%m-%d", &tm) == 0)
         memcpy(date, "?", 2);
     return date;
+}
+
+int credentials_no_words(const char *command, int argc, char **argv, const char **path)
+{
+    const struct command_option options[] = {CREDENTIALS_DIR(path)};
+    size_t words;
+    *path = CREDENTIALS_FOLDER;
+    int status = command_options(command, options, 1, argc, argv, &words);
+    if (status == 0 && words != 0)
+        return command_refuse("%s takes no arguments: what is %s?", command, argv[0]);
+    return status;
+}
+
+int credentials_revoke(const char *kind, const char *called, const char *words, int argc,
+                       char **argv,
+                       int (*take_away)(const char *path, const char *word, size_t *count,
+                                        struct err *err))
+{
+    const char *path = CREDENTIALS_FOLDER;
+    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
+    char command[32];
+    size_t given, count = 0;
+    struct err err;
+    (void)snprintf(command, sizeof(command), "%s revoke", kind);
+    int status = command_options(command, options, 1, argc, argv, &given);
+    if (status != 0)
+        return status;
+    if (given != 1 || argv[0][0] == '\0')
+        return command_refuse("%s needs one %s that is not empty", command, words);
+    if (take_away(path, argv[0], &count, &err) != 0)
+        return credentials_fail(&err);
+    (void)printf("%zu %s%s of %s revoked\n", count, called, count == 1 ? "" : "s", argv[0]);
+    (void)printf("%s\n%s\n", credentials_reload, revoked);
+    return command_end(EXIT_SUCCESS);
 }

@@ -19,9 +19,8 @@
         .name = "--dir", .value = (place), .is_folder = true \
     }
 
-/* What is said after a change, and what more after one that takes a credential away. */
+/* What is said after a change. */
 extern const char credentials_reload[];
-extern const char credentials_revoked[];
 
 /* Opens a folder, and says so if it works there as somebody else. */
 int credentials_open(struct folder *folder, const char *path, enum folder_use use, struct err *err);
@@ -33,6 +32,20 @@ int credentials_fail(const struct err *err);
  * where TEXT is NULL. */
 int credentials_name(const char *name);
 int credentials_role(const char *text, enum role *role);
+
+/* Takes the command line of COMMAND, which has no words but --dir alone: 0 with PATH, else as
+ * above. */
+int credentials_no_words(const char *command, int argc, char **argv, const char **path);
+
+/*
+ * The command `KIND revoke` ("cert", "token"; what it takes away is CALLED so), of one word, WORDS
+ * for people. TAKE_AWAY removes what WORD means from the lists in PATH, and counts it. The exit
+ * status.
+ */
+int credentials_revoke(const char *kind, const char *called, const char *words, int argc,
+                       char **argv,
+                       int (*take_away)(const char *path, const char *word, size_t *count,
+                                        struct err *err));
 
 /* YYYY-MM-DD of a time in seconds since 1970, UTC. Returns DATE. */
 char *credentials_date(int64_t at, char date[16]);

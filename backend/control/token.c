@@ -154,38 +154,21 @@ static int take_away(const char *path, const char *word, size_t *count, struct e
 
 static int run_revoke(int argc, char **argv)
 {
-    const char *path = CREDENTIALS_FOLDER;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
-    size_t words, count = 0;
-    struct err err;
-    int status = command_options("token revoke", options, 1, argc, argv, &words);
-    if (status != 0)
-        return status;
-    if (words != 1 || argv[0][0] == '\0')
-        return command_refuse("token revoke needs one NAME or HASH that is not empty");
-    if (take_away(path, argv[0], &count, &err) != 0)
-        return credentials_fail(&err);
-    (void)printf("%zu token%s of %s revoked\n", count, count == 1 ? "" : "s", argv[0]);
-    (void)printf("%s\n%s\n", credentials_reload, credentials_revoked);
-    return command_end(EXIT_SUCCESS);
+    return credentials_revoke("token", "token", "NAME or HASH", argc, argv, take_away);
 }
 
 /* --- token list --- */
 
 static int run_list(int argc, char **argv)
 {
-    const char *path = CREDENTIALS_FOLDER;
-    const struct command_option options[] = {CREDENTIALS_DIR(&path)};
+    const char *path;
     struct folder folder;
     struct tokens tokens;
-    size_t words;
     int width = 4;
     struct err err;
-    int status = command_options("token list", options, 1, argc, argv, &words);
+    int status = credentials_no_words("token list", argc, argv, &path);
     if (status != 0)
         return status;
-    if (words != 0)
-        return command_refuse("token list takes no arguments: what is %s?", argv[0]);
     if (open_tokens(&folder, &tokens, path, FOLDER_READ, &err) != 0)
         return credentials_fail(&err);
     for (size_t i = 0; i < tokens.count; i++) {
