@@ -7,8 +7,8 @@
 
 #include "store/tree_private.h"
 
-/* Bounds of one check: bytes of a Directory message, missing digests told apart. */
-enum { DIRECTORY_SIZE_MAX = 64 << 20, ABSENT_MAX = 1 << 16 };
+/* Missing digests of one check that are told apart. */
+enum { ABSENT_MAX = 1 << 16 };
 
 /* Digests that are looked up at once, and in all where that must not take long. */
 enum { BATCH = 64, NOWAIT_MAX = 4096 };
@@ -165,63 +165,15 @@ static int look_up_children(struct walk *walk, const struct tree_directory *dire
     return rc;
 }
 
-/* The children of a message: counted first, then kept. */
-struct children {
-    struct tree_directory *directory; /* NULL: counting */
-    size_t directories;
-    size_t files; /* while keeping, these follow the directories */
-};
-
-static void add_child(struct children *children, size_t *position, const struct digest *digest)
-{
-    if (digest_is_empty(digest))
-        return;
-    if (children->directory != NULL)
-        tree_directory_set(children->directory, *position, digest);
-    ++*position;
-}
-
-static bool add_file(void *context, const struct digest *digest)
-{
-    struct children *children = context;
-    add_child(children, &children->files, digest);
-    return true;
-}
-
-static bool add_directory(void *context, const struct digest *digest)
-{
-    struct children *children = context;
-    add_child(children, &children->directories, digest);
-    return true;
-}
-
-static int parse(const struct digest *digest, struct span message, struct tree_directory **out,
-                 struct err *err)
-{
-    struct children counted = {.directory = NULL};
-    struct tree_visitor visitor = {add_file, add_directory, &counted};
-    int rc = tree_scan(digest->function, message, &visitor, err);
-    if (rc != 0) {
-        char text[DIGEST_TEXT_MAX];
-        return err_wrap(err, "directory %s", digest_text(digest, text));
-    }
-    *out = tree_directory_new(digest, counted.directories, counted.files);
-    if (*out == NULL)
-        return err_no_memory(err, "a directory");
-    struct children kept = {.directory = *out, .files = counted.directories};
-    visitor.context = &kept;
-    return tree_scan(digest->function, message, &visitor, err);
-}
-
 /* Reads a directory and remembers it. OUT is pinned; NULL if it turned out to be missing. */
 static int read_directory(struct walk *walk, const struct digest *digest, size_t root,
                           struct tree_directory **out, struct err *err)
 {
     char text[DIGEST_TEXT_MAX];
     *out = NULL;
-    if (digest->size > DIRECTORY_SIZE_MAX)
+    if (digest->size > TREE_DIRECTORY_SIZE_MAX)
         return err_set(err, ERR_INVALID, "directory %s is larger than %d bytes",
-                       digest_text(digest, text), DIRECTORY_SIZE_MAX);
+                       digest_text(digest, text), TREE_DIRECTORY_SIZE_MAX);
     struct cas_blob blob = {.digest = *digest};
     uint8_t *buffer = malloc((size_t)digest->size);
     if (buffer == NULL)
@@ -234,11 +186,11 @@ static int read_directory(struct walk *walk, const struct digest *digest, size_t
         *err = blob.err;
         rc = err_wrap(err, "directory %s", digest_text(digest, text));
     } else {
-        rc = parse(digest, blob.data, out, err);
+        rc = tree_directory_parse(digest, blob.data, out, err);
     }
     free(buffer);
     if (rc == 0 && *out != NULL)
-        tree_cache_add(walk->cache, *out);
+        tree_directories_add(&walk->cache->directories, *out);
     return rc;
 }
 
@@ -256,7 +208,7 @@ static int look_into(struct walk *walk, size_t index, struct err *err)
         if (rc != 0 || walk->is_over)
             return rc;
     }
-    struct tree_directory *directory = tree_cache_get(walk->cache, &digest);
+    struct tree_directory *directory = tree_directories_get(&walk->cache->directories, &digest);
     if (directory == NULL && walk->nowait) {
         walk->unknown = true;
         return 0;
@@ -269,7 +221,7 @@ static int look_into(struct walk *walk, size_t index, struct err *err)
         tree_cache_set_missing(walk->cache, &digest, NULL);
     if (rc == 0)
         rc = look_up_children(walk, directory, root, err);
-    tree_cache_unpin(walk->cache, directory);
+    tree_directories_unpin(&walk->cache->directories, directory);
     return rc;
 }
 
@@ -299,7 +251,7 @@ static int look_at_known_whole(struct walk *walk, struct err *err)
     for (size_t i = 0; i < walk->directories.count; i++) {
         struct asked *asked = &walk->asked[walk->asked_count++];
         const struct tree_list list = {&walk->directories.digests[i], 1, true};
-        int rc = tree_whole_key(&walk->cache->whole, &list, 1, &asked->key, err);
+        int rc = tree_keys_make(&walk->cache->whole.keys, &list, 1, &asked->key, err);
         if (rc != 0)
             return rc;
         asked->is_known = tree_whole_renew(&walk->cache->whole, walk->cache->cas, walk->hold,
@@ -378,7 +330,7 @@ static int check(struct tree_cache *cache, struct cas_hold *hold, bool nowait,
     struct tree_key key;
     assert(hold != NULL);
     missing->count = 0;
-    int rc = tree_whole_key(&cache->whole, lists, list_count, &key, err);
+    int rc = tree_keys_make(&cache->whole.keys, lists, list_count, &key, err);
     if (rc != 0 || tree_whole_renew(&cache->whole, cache->cas, hold, &key, NULL))
         return rc;
     struct walk walk = {.cache = cache, .hold = hold, .nowait = nowait, .missing = missing};

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* What was found whole once. */
 struct found {
@@ -21,56 +20,13 @@ static bool has_key(const struct tree_entry *entry, const void *key)
 
 int tree_whole_init(struct tree_whole *whole, size_t limit, struct err *err)
 {
-    if (getrandom(whole->secret, sizeof(whole->secret), 0) != (ssize_t)sizeof(whole->secret))
-        return err_set(err, ERR_UNAVAILABLE, "no random numbers for what is known of trees");
-    return tree_memory_init(&whole->memory, limit, has_key, err);
+    int rc = tree_keys_init(&whole->keys, err);
+    return rc == 0 ? tree_memory_init(&whole->memory, limit, has_key, err) : rc;
 }
 
 void tree_whole_fini(struct tree_whole *whole)
 {
     tree_memory_fini(&whole->memory);
-}
-
-/* --- keys --- */
-
-/* Bytes that tell one list from any other, whatever comes next. */
-static void hash_list(struct hasher *hasher, const struct tree_list *list)
-{
-    uint64_t head[2] = {list->are_directories, list->count};
-    hasher_update(hasher, head, sizeof(head));
-    for (size_t i = 0; i < list->count; i++) {
-        const struct digest *digest = &list->digests[i];
-        int64_t words[2] = {(int64_t)digest->function, digest->size};
-        uint8_t bytes[sizeof(words) + DIGEST_HASH_MAX];
-        size_t hash_size = digest_hash_size(digest->function);
-        memcpy(bytes, words, sizeof(words));
-        memcpy(bytes + sizeof(words), digest->hash, hash_size);
-        hasher_update(hasher, bytes, sizeof(words) + hash_size);
-    }
-}
-
-int tree_whole_key(const struct tree_whole *whole, const struct tree_list *lists, size_t list_count,
-                   struct tree_key *key, struct err *err)
-{
-    struct digest digest;
-    struct hasher *hasher = hasher_new(DIGEST_SHA256);
-    if (hasher == NULL)
-        return err_no_memory(err, "the key of a tree");
-    hasher_update(hasher, whole->secret, sizeof(whole->secret));
-    for (size_t i = 0; i < list_count; i++)
-        if (lists[i].count != 0)
-            hash_list(hasher, &lists[i]);
-    hasher_digest(hasher, &digest);
-    hasher_free(hasher);
-    memcpy(key->bytes, digest.hash, sizeof(key->bytes));
-    return 0;
-}
-
-static uint32_t hash_of(const struct tree_key *key)
-{
-    uint32_t hash;
-    memcpy(&hash, key->bytes, sizeof(hash));
-    return hash;
 }
 
 /* --- asking --- */
@@ -91,7 +47,7 @@ static void copy(const struct found *found, struct cas_spread *spread)
 bool tree_whole_renew(struct tree_whole *whole, struct cas *cas, struct cas_hold *hold,
                       const struct tree_key *key, struct cas_spread *spread)
 {
-    struct tree_entry *entry = tree_memory_get(&whole->memory, hash_of(key), key);
+    struct tree_entry *entry = tree_memory_get(&whole->memory, tree_key_hash(key), key);
     if (entry == NULL)
         return false;
     /* The lock of the memory is not held: there may be very many segments. */
@@ -171,7 +127,7 @@ void tree_whole_add(struct tree_whole *whole, const struct tree_key *key,
     if (found == NULL)
         return;
     found->key = *key;
-    found->entry.hash = hash_of(key);
+    found->entry.hash = tree_key_hash(key);
     found->entry.pins = 1;
     tree_memory_add(&whole->memory, &found->entry, key);
     tree_memory_unpin(&whole->memory, &found->entry);

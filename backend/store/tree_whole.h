@@ -8,27 +8,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include "store/cas.h"
 #include "store/tree.h"
+#include "store/tree_key.h"
 #include "store/tree_memory.h"
-
-enum { TREE_KEY_SIZE = 16 };
 
 /* Embedded. Any thread. */
 struct tree_whole {
     struct tree_memory memory;
-    uint8_t secret[TREE_KEY_SIZE];
-};
-
-/*
- * What lists are remembered by: 128 bits of a SHA-256 that begins with random bytes, which no
- * client knows. So lists whose keys are the same cannot be looked for, only be met by chance, one
- * in 2^128 for two of them; nor can keys be chosen that share a bucket.
- */
-struct tree_key {
-    uint8_t bytes[TREE_KEY_SIZE];
+    struct tree_keys keys;
 };
 
 /* LIMIT: bytes of memory that it may take. */
@@ -36,10 +25,6 @@ int tree_whole_init(struct tree_whole *whole, size_t limit, struct err *err);
 
 /* A zeroed one is fine. */
 void tree_whole_fini(struct tree_whole *whole);
-
-/* The key of LISTS, of which the empty ones count for nothing. */
-int tree_whole_key(const struct tree_whole *whole, const struct tree_list *lists, size_t list_count,
-                   struct tree_key *key, struct err *err);
 
 /*
  * Whether what KEY stands for is remembered and still whole; it is renewed under HOLD then, and

@@ -11,17 +11,17 @@ MAY_INCLUDE = {
     "conf": {"base", "conf"},
     "store": {"base", "conf", "store"},
     "rpc": {"base", "rpc"},
-    "remote": {"base", "conf", "rpc", "remote"},
+    "remote": {"base", "conf", "store", "rpc", "remote"},
     "service": {"base", "conf", "store", "remote", "service"},
     "transport": {"base", "conf", "rpc", "service", "transport"},
     "credential": {"base", "credential"},
-    "control": {"base", "conf", "store", "credential", "control"},
+    "control": {"base", "conf", "store", "remote", "credential", "control"},
     "": {"base", "conf", "store", "rpc", "remote", "service", "transport", "control"},
 }
 
 # Messages that are generated from protos/.
 GENERATED = ".pb-c.h"
-GENERATED_IN = {"service", "transport"}
+GENERATED_IN = {"remote", "service", "transport"}
 
 # Headers of libraries that stay in their place: in these folders, or in one file.
 FOLDERS_OF = {

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Keys of lists: a hash over all that they name. */
+#include "store/tree_key.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+int tree_keys_init(struct tree_keys *keys, struct err *err)
+{
+    if (getrandom(keys->secret, sizeof(keys->secret), 0) != (ssize_t)sizeof(keys->secret))
+        return err_set(err, ERR_UNAVAILABLE, "no random numbers for what is known of trees");
+    return 0;
+}
+
+/* Bytes that tell one list from any other, whatever comes next. */
+static void hash_list(struct hasher *hasher, const struct tree_list *list)
+{
+    uint64_t head[2] = {list->are_directories, list->count};
+    hasher_update(hasher, head, sizeof(head));
+    for (size_t i = 0; i < list->count; i++) {
+        const struct digest *digest = &list->digests[i];
+        int64_t words[2] = {(int64_t)digest->function, digest->size};
+        uint8_t bytes[sizeof(words) + DIGEST_HASH_MAX];
+        size_t hash_size = digest_hash_size(digest->function);
+        memcpy(bytes, words, sizeof(words));
+        memcpy(bytes + sizeof(words), digest->hash, hash_size);
+        hasher_update(hasher, bytes, sizeof(words) + hash_size);
+    }
+}
+
+int tree_keys_make(const struct tree_keys *keys, const struct tree_list *lists, size_t list_count,
+                   struct tree_key *key, struct err *err)
+{
+    struct digest digest;
+    struct hasher *hasher = hasher_new(DIGEST_SHA256);
+    if (hasher == NULL)
+        return err_no_memory(err, "the key of a tree");
+    hasher_update(hasher, keys->secret, sizeof(keys->secret));
+    for (size_t i = 0; i < list_count; i++)
+        if (lists[i].count != 0)
+            hash_list(hasher, &lists[i]);
+    hasher_digest(hasher, &digest);
+    hasher_free(hasher);
+    memcpy(key->bytes, digest.hash, sizeof(key->bytes));
+    return 0;
+}
+
+uint32_t tree_key_hash(const struct tree_key *key)
+{
+    uint32_t hash;
+    memcpy(&hash, key->bytes, sizeof(hash));
+    return hash;
+}
