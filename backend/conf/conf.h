@@ -38,10 +38,28 @@ struct conf_listener {
     const char *identity;        /* metadata key in lower case that names the client; NULL: none */
 };
 
+/* What a fetch is answered while the external CAS cannot be asked. */
+enum conf_on_unavailable { CONF_ON_UNAVAILABLE_FAIL, CONF_ON_UNAVAILABLE_SERVE };
+
+/* The external CAS against which the answers of an index-only instance are checked. */
+struct conf_cas {
+    const char *address;         /* grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH */
+    const char *instance_name;   /* default: that of the instance */
+    const char *tls_ca;          /* file of PEM certificates; NULL: those of the system */
+    const char *tls_certificate; /* files of PEM, both or neither; NULL: none */
+    const char *tls_key;
+    const char *token_file; /* holds a bearer token; NULL: none */
+    int64_t trust;          /* milliseconds that what was found whole is; 0: asked each time */
+    int64_t timeout;        /* milliseconds for the answer to one call */
+    unsigned connections;   /* over which calls are spread */
+    enum conf_on_unavailable on_unavailable;
+};
+
 struct conf_instance {
     const char *name; /* may be empty, may hold slashes */
     const char *storage;
     bool index_only;
+    const struct conf_cas *cas;               /* of index-only instances; NULL: none is asked */
     int64_t quota;                            /* bytes of the CAS; default 10 GB */
     int64_t index_quota;                      /* bytes of the asset index; default 1 GiB */
     int64_t expire_after;                     /* milliseconds of not being fetched; 0: never */

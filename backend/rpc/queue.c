@@ -19,6 +19,11 @@ struct poller {
 struct rpc_queue {
     grpc_completion_queue *core;
     int64_t beat; /* milliseconds; 0: none */
+    bool rests;   /* while no call is under way; the following are of such a queue */
+    pthread_mutex_t lock;
+    pthread_cond_t begun;
+    size_t calls;
+    bool is_over;
     unsigned count;
     struct poller pollers[];
 };
@@ -45,10 +50,20 @@ static grpc_event next_event(struct rpc_queue *queue)
     return grpc_completion_queue_next(queue->core, until, NULL);
 }
 
+static void rest(struct rpc_queue *queue)
+{
+    (void)pthread_mutex_lock(&queue->lock);
+    while (queue->calls == 0 && !queue->is_over)
+        (void)pthread_cond_wait(&queue->begun, &queue->lock);
+    (void)pthread_mutex_unlock(&queue->lock);
+}
+
 static void *poll_queue(void *argument)
 {
     struct poller *poller = argument;
     for (;;) {
+        if (poller->queue->rests)
+            rest(poller->queue);
         grpc_event event = next_event(poller->queue);
         atomic_store_explicit(&poller->has_answered, true, memory_order_relaxed);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
@@ -60,7 +75,8 @@ static void *poll_queue(void *argument)
     }
 }
 
-int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **out, struct err *err)
+static int start(unsigned pollers, int64_t beat, bool rests, struct rpc_queue **out,
+                 struct err *err)
 {
     struct rpc_queue *queue = calloc(1, sizeof(*queue) + pollers * sizeof(queue->pollers[0]));
     if (queue == NULL)
@@ -68,6 +84,9 @@ int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **out, struct
     gpr_set_log_function(log_of_core);
     grpc_init();
     queue->beat = beat;
+    queue->rests = rests;
+    (void)pthread_mutex_init(&queue->lock, NULL);
+    (void)pthread_cond_init(&queue->begun, NULL);
     queue->core = grpc_completion_queue_create_for_next(NULL);
     for (; queue->count < pollers; queue->count++) {
         struct poller *poller = &queue->pollers[queue->count];
@@ -77,10 +96,35 @@ int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **out, struct
             rpc_queue_free(queue);
             return err_errno(err, rc, "start a poller");
         }
-        (void)pthread_setname_np(poller->thread, "poller");
+        (void)pthread_setname_np(poller->thread, rests ? "call-poller" : "poller");
     }
     *out = queue;
     return 0;
+}
+
+int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **queue, struct err *err)
+{
+    return start(pollers, beat, false, queue, err);
+}
+
+int rpc_queue_new_for_calls(struct rpc_queue **queue, struct err *err)
+{
+    return start(1, 0, true, queue, err);
+}
+
+void rpc_queue_begin_call(struct rpc_queue *queue)
+{
+    (void)pthread_mutex_lock(&queue->lock);
+    if (queue->calls++ == 0)
+        (void)pthread_cond_signal(&queue->begun);
+    (void)pthread_mutex_unlock(&queue->lock);
+}
+
+void rpc_queue_end_call(struct rpc_queue *queue)
+{
+    (void)pthread_mutex_lock(&queue->lock);
+    queue->calls--;
+    (void)pthread_mutex_unlock(&queue->lock);
 }
 
 void rpc_queue_free(struct rpc_queue *queue)
@@ -88,6 +132,10 @@ void rpc_queue_free(struct rpc_queue *queue)
     if (queue == NULL)
         return;
     grpc_completion_queue_shutdown(queue->core);
+    (void)pthread_mutex_lock(&queue->lock);
+    queue->is_over = true;
+    (void)pthread_cond_broadcast(&queue->begun);
+    (void)pthread_mutex_unlock(&queue->lock);
     /* Without a poller somebody must still see the queue out. */
     if (queue->count == 0) {
         struct poller none = {.queue = queue};
@@ -97,6 +145,8 @@ void rpc_queue_free(struct rpc_queue *queue)
         (void)pthread_join(queue->pollers[i].thread, NULL);
     grpc_completion_queue_destroy(queue->core);
     grpc_shutdown();
+    (void)pthread_cond_destroy(&queue->begun);
+    (void)pthread_mutex_destroy(&queue->lock);
     free(queue);
 }
 

@@ -26,6 +26,17 @@ struct rpc_queue;
 int rpc_queue_new(unsigned pollers, int64_t beat, struct rpc_queue **queue, struct err *err);
 
 /*
+ * The same for outgoing calls alone, with one poller that rests while none is under way: a thread
+ * that polls has a part in all that the process hears of the network, and each event that it has to
+ * hand to another thread costs both.
+ */
+int rpc_queue_new_for_calls(struct rpc_queue **queue, struct err *err);
+
+/* A call is under way from before its first batch until its last has ended, on the poller. */
+void rpc_queue_begin_call(struct rpc_queue *queue);
+void rpc_queue_end_call(struct rpc_queue *queue);
+
+/*
  * Whether every poller has come by since this was true last. One that does not for much longer than
  * a beat is stuck in what it was given to do. One thread at a time.
  */
