@@ -42,6 +42,7 @@ static void stop(struct parts *parts)
     if (services->health != NULL)
         health_stop(services->health);
     server_stop(parts->server, services->conf->shutdown_grace);
+    remotes_close(services->remotes);
     pool_free(services->workers);
     instances_close(services->instances);
     health_free(services->health);
@@ -61,6 +62,8 @@ static int start(const struct conf *conf, struct parts *parts, struct err *err)
     int rc = pool_new("worker", conf->workers, &first->workers, err);
     if (rc == 0)
         rc = instances_open(conf, first->workers, &first->instances, err);
+    if (rc == 0)
+        rc = remotes_open(conf, &first->remotes, err);
     if (rc == 0)
         rc = health_new(&first->health, err);
     if (rc == 0)
@@ -89,6 +92,19 @@ static void tell_ready(const struct parts *parts, const char *more)
 
 /* --- reload --- */
 
+/* Remotes go first, as they can be taken back. */
+static int follow_instances(const struct services *running, struct conf *conf,
+                            struct conf_kept_list *kept, struct services *next, struct err *err)
+{
+    int rc = remotes_follow(running->remotes, conf, &next->remotes, err);
+    if (rc != 0)
+        return rc;
+    rc = instances_follow(running->instances, conf, kept, &next->instances, err);
+    if (rc != 0)
+        remotes_unfollow(next->remotes);
+    return rc;
+}
+
 /*
  * Makes GENERATION, which is zeroed, from the file, and serves by it. On failure nothing has
  * changed, and its configuration is the caller's to give back.
@@ -105,8 +121,7 @@ static int follow(struct parts *parts, struct generation *generation, struct err
     if (rc == 0)
         rc = conf_carry(running->conf, conf, &kept, err);
     if (rc == 0)
-        rc =
-            instances_follow(running->instances, conf, &kept, &generation->services.instances, err);
+        rc = follow_instances(running, conf, &kept, &generation->services, err);
     if (rc != 0)
         return rc;
     server_follow(parts->server, &generation->services);

@@ -13,6 +13,9 @@ enum { PATH_LENGTH_MAX = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1 };
 
 static const uint8_t ipv4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
+static const char name_characters[] = "abcdefghijklmnopqrstuvwxyz"
+                                      "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+
 static int parse_unix(const char *path, struct address *address, struct err *err)
 {
     size_t length = strlen(path);
@@ -48,8 +51,6 @@ static int parse_port(const char *text, unsigned *port, struct err *err)
 /* Sets what is known of a host without asking anyone. */
 static int parse_host(bool in_brackets, struct address *address, struct err *err)
 {
-    static const char name_characters[] = "abcdefghijklmnopqrstuvwxyz"
-                                          "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
     const char *host = address->host;
     if (inet_pton(AF_INET6, host, address->ip) == 1) {
         if (!in_brackets)
@@ -110,15 +111,78 @@ static bool is_ipv4(const struct address *address)
     return address->has_ip && memcmp(address->ip, ipv4_prefix, sizeof(ipv4_prefix)) == 0;
 }
 
-/* Whether A is the address that stands for all, B included: [::] is for IPv4 as well. */
+/* Whether A stands for all addresses, of IPv4 or of both kinds. */
+static bool is_all(const struct address *a)
+{
+    static const uint8_t none[16];
+    return a->has_ip && (memcmp(a->ip, none, sizeof(none)) == 0 ||
+                         (is_ipv4(a) && memcmp(a->ip + sizeof(ipv4_prefix), none, 4) == 0));
+}
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static int parse_server_socket(const char *path, struct address *address, struct err *err)
+{
+    if (path[0] != '/' || path[strlen(path) - 1] == '/')
+        return err_set(err, ERR_INVALID,
+                       "\"%.80s\" is no whole path of a socket; write one as in "
+                       "unix:/run/cas/cas.sock",
+                       path);
+    return parse_unix(path, address, err);
+}
+
+/* Finds what is wrong with a HOST:PORT that address_parse would tell as if it were a listener's. */
+static int check_host_port(const char *text, struct err *err)
+{
+    size_t length = strcspn(text, "/?#");
+    size_t name_length = strspn(text, name_characters);
+    bool in_brackets = *text == '[' && strchr(text, ']') != NULL;
+    if (text[length] != '\0')
+        return err_set(
+            err, ERR_INVALID,
+            "nothing follows the port; remove \"%.80s\" (instance-name is for the name of "
+            "an instance)",
+            text + length);
+    if (!in_brackets && strchr(text, ':') != strrchr(text, ':'))
+        return err_set(err, ERR_INVALID,
+                       "an IPv6 address is in brackets; write it as in grpc://[::1]:8980");
+    if (in_brackets ? text[length - 1] == ']' : name_length > 0 && text[name_length] == '\0')
+        return err_set(err, ERR_INVALID, "has no port; write one, as in %.80s:8980", text);
+    if (!in_brackets && (name_length == 0 || text[name_length] != ':'))
+        return err_set(err, ERR_INVALID, "\"%.80s\" names no host and port; write HOST:PORT", text);
+    return 0;
+}
+
+int address_parse_server(const char *text, struct address *address, bool *is_tls, struct err *err)
+{
+    static const char unix_scheme[] = "unix:", plain[] = "grpc://", tls[] = "grpcs://";
+    memset(address, 0, sizeof(*address));
+    *is_tls = has_prefix(text, tls);
+    if (has_prefix(text, unix_scheme))
+        return parse_server_socket(text + strlen(unix_scheme), address, err);
+    if (!*is_tls && !has_prefix(text, plain))
+        return err_set(err, ERR_INVALID,
+                       "\"%.80s\" is no address of a server; write grpc://HOST:PORT, "
+                       "grpcs://HOST:PORT for TLS, or unix:/PATH",
+                       text);
+    text += strlen(*is_tls ? tls : plain);
+    int rc = check_host_port(text, err);
+    if (rc == 0)
+        rc = address_parse(text, address, err);
+    if (rc == 0 && is_all(address))
+        rc = err_set(err, ERR_INVALID,
+                     "%s is to listen at, and leads to no server; on this machine write 127.0.0.1",
+                     address->host);
+    return rc;
+}
+
+/* Whether A stands for all addresses, B included: [::] is for IPv4 as well. */
 static bool includes(const struct address *a, const struct address *b)
 {
-    static const uint8_t all[16];
-    if (!a->has_ip)
-        return false;
-    if (memcmp(a->ip, all, sizeof(all)) == 0)
-        return true;
-    return is_ipv4(a) && memcmp(a->ip + 12, all, 4) == 0 && (!b->has_ip || is_ipv4(b));
+    return is_all(a) && (!is_ipv4(a) || !b->has_ip || is_ipv4(b));
 }
 
 /* localhost is 127.0.0.1 and ::1. */
@@ -142,4 +206,10 @@ bool address_overlaps(const struct address *a, const struct address *b)
         return strcasecmp(a->host, b->host) == 0;
     const struct address *name = a->has_ip ? b : a;
     return name->is_loopback && is_localhost_ip(a->has_ip ? a : b);
+}
+
+bool address_reaches(const struct address *server, const struct address *listener)
+{
+    /* Which other addresses and names are those of this machine is not known. */
+    return address_overlaps(server, listener) && (server->is_loopback || !is_all(listener));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Addresses to listen at: unix:/PATH, HOST:PORT or [HOST]:PORT. */
+/* Addresses to listen at, and addresses of other servers. */
 #ifndef ASSETD_CONF_ADDRESS_H
 #define ASSETD_CONF_ADDRESS_H
 
@@ -20,15 +20,27 @@ struct address {
 };
 
 /*
- * Takes an address apart; TEXT must live as long as ADDRESS. No name is looked up. ERR_INVALID,
- * with how to write it, if it is none.
+ * Takes an address to listen at apart, which is unix:/PATH, HOST:PORT or [HOST]:PORT; TEXT must
+ * live as long as ADDRESS. No name is looked up. ERR_INVALID, with how to write it, if it is none.
  */
 int address_parse(const char *text, struct address *address, struct err *err);
+
+/*
+ * The same for the address of another server: unix:/PATH, grpc://HOST:PORT or, IS_TLS then,
+ * grpcs://HOST:PORT; an IPv6 HOST in brackets.
+ */
+int address_parse_server(const char *text, struct address *address, bool *is_tls, struct err *err);
 
 /*
  * Whether two TCP addresses cannot both be listened at: the same port of the same host, or of all.
  * Two unix sockets are the same if their paths are, which is for the caller to see.
  */
 bool address_overlaps(const struct address *a, const struct address *b);
+
+/*
+ * Whether who connects to SERVER, of TCP, comes to what this machine listens at LISTENER, as far as
+ * can be told without asking anyone.
+ */
+bool address_reaches(const struct address *server, const struct address *listener);
 
 #endif

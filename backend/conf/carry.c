@@ -260,6 +260,13 @@ static void note_instance(const struct conf_instance *running, const struct conf
                                print_functions(wanted, kept));
 }
 
+static void note_cas(const struct conf_cas *running, const struct conf_cas *wanted, size_t index,
+                     struct conf_kept_list *kept)
+{
+    conf_kept_add_instance(kept, index, "cas", running != NULL ? running->address : "",
+                           wanted != NULL ? wanted->address : "");
+}
+
 static void carry_instances(const struct conf *running, struct conf *next,
                             struct conf_kept_list *kept)
 {
@@ -267,7 +274,13 @@ static void carry_instances(const struct conf *running, struct conf *next,
         struct conf_instance *wanted = &next->instances[i];
         for (size_t j = 0; j < running->instance_count; j++) {
             const struct conf_instance *one = &running->instances[j];
-            if (strcmp(one->name, wanted->name) != 0 || strcmp(one->storage, wanted->storage) == 0)
+            bool is_same_storage = strcmp(one->storage, wanted->storage) == 0;
+            if (is_same_storage && one->cas != NULL && !wanted->index_only) {
+                /* It stays index-only until a restart: until then answers are still checked. */
+                note_cas(one->cas, NULL, i, kept);
+                wanted->cas = one->cas;
+            }
+            if (is_same_storage || strcmp(one->name, wanted->name) != 0)
                 continue;
             note_instance(one, wanted, i, kept);
             *wanted = *one;
@@ -296,6 +309,10 @@ void conf_carry_storage(const struct conf_instance *opened, struct conf *next, s
         conf_kept_add_instance(kept, index, "index-only", opened->index_only ? "true" : "false",
                                wanted->index_only ? "true" : "false");
     wanted->index_only = opened->index_only;
+    if (!opened->index_only && wanted->cas != NULL) {
+        note_cas(NULL, wanted->cas, index, kept);
+        wanted->cas = NULL;
+    }
     keep_size(opened->quota, &wanted->quota, index, "quota", kept);
     keep_size(opened->index_quota, &wanted->index_quota, index, "index-quota", kept);
     if (opened->expire_after != wanted->expire_after) {

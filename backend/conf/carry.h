@@ -42,7 +42,8 @@ void conf_kept_add_instance(struct conf_kept_list *kept, size_t index, const cha
  * listener with another access, mode or group keeps all of its keys, and so does an instance with
  * another storage. A listener that keeps its keys serves no instances that are new. Of what is
  * kept for that reason, what decides who gets in is noted too: identity and instances of a
- * listener, push, pull and digest-functions of an instance.
+ * listener, push, pull and digest-functions of an instance. An instance that is to be index-only
+ * no longer keeps its `cas`, against which it is checked until the restart.
  *
  * ERR_NO_MEMORY is the only error.
  */
@@ -51,7 +52,7 @@ int conf_carry(const struct conf *running, struct conf *next, struct conf_kept_l
 
 /*
  * The same for the instance INDEX of NEXT and the storage that it is to have, which is open as
- * OPENED says.
+ * OPENED says. One that goes on not to be index-only has no `cas`.
  */
 void conf_carry_storage(const struct conf_instance *opened, struct conf *next, size_t index,
                         struct conf_kept_list *kept);

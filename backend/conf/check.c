@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "conf/address.h"
+#include "conf/check_private.h"
 #include "conf/path.h"
 
 /* An address that is taken, and by whom. */
@@ -22,22 +23,13 @@ struct storage {
     const char *real_path;
 };
 
-struct check {
-    const struct conf *conf;
-    const struct yaml_node *listeners;
-    const struct yaml_node *instances;
-    struct faults *faults;
-    bool all_names_known; /* no instance's name is faulty */
-};
-
-/* Where KEY of NODE stands, or NODE itself if it has none. */
-static const struct fault_place *place_of(const struct yaml_node *node, const char *key)
+const struct fault_place *check_place_of(const struct yaml_node *node, const char *key)
 {
     const struct yaml_node *value = yaml_find(node, key);
     return value != NULL ? &value->place : &node->place;
 }
 
-static const struct conf_instance *find_instance(const struct conf *conf, const char *name)
+const struct conf_instance *check_find_instance(const struct conf *conf, const char *name)
 {
     for (size_t i = 0; i < conf->instance_count; i++)
         if (conf->instances[i].name != NULL && strcmp(conf->instances[i].name, name) == 0)
@@ -50,7 +42,7 @@ static void check_unix_listener(const struct check *check, const struct conf_lis
 {
     struct stat status;
     if (stat(listener->path, &status) == 0 && !S_ISSOCK(status.st_mode))
-        fault_add(check->faults, place_of(node, "address"),
+        fault_add(check->faults, check_place_of(node, "address"),
                   "%.200s exists and is no socket; choose another path, or remove it",
                   listener->path);
 }
@@ -66,16 +58,16 @@ static void check_tcp_listener(const struct check *check, const struct conf_list
                       "is only for unix sockets, and %.80s is none; remove it", listener->address);
     }
     if (listener->access == CONF_ACCESS_ADMIN)
-        fault_add(check->faults, place_of(node, "access"),
+        fault_add(check->faults, check_place_of(node, "access"),
                   "admin is only for unix sockets, whose mode says who may connect; change the "
                   "address to unix:/PATH");
     if (listener->identity != NULL && !is_loopback)
-        fault_add(check->faults, place_of(node, "identity"),
+        fault_add(check->faults, check_place_of(node, "identity"),
                   "would be believed from anyone who can reach %.80s; listen at a unix socket or "
                   "127.0.0.1, with nginx in front",
                   listener->address);
     if (listener->access == CONF_ACCESS_WRITE && !is_loopback)
-        fault_warn(check->faults, place_of(node, "access"),
+        fault_warn(check->faults, check_place_of(node, "access"),
                    "anyone who can reach %.80s can write, without TLS; listen at a unix socket or "
                    "127.0.0.1, with nginx in front",
                    listener->address);
@@ -98,7 +90,7 @@ static void check_listener(const struct check *check, size_t index)
         return;
     for (const struct yaml_node *name = names->first; name != NULL; name = name->next)
         if (name->kind == YAML_TEXT && !yaml_is_null(name) &&
-            find_instance(check->conf, name->text) == NULL)
+            check_find_instance(check->conf, name->text) == NULL)
             fault_add(check->faults, &name->place,
                       "there is no instance \"%.80s\"; the list instances says which there are",
                       name->text);
@@ -162,14 +154,14 @@ static void check_names(struct check *check)
             check->all_names_known = false;
             continue;
         }
-        const struct conf_instance *first = find_instance(conf, conf->instances[i].name);
+        const struct conf_instance *first = check_find_instance(conf, conf->instances[i].name);
         if (first == &conf->instances[i])
             continue;
         const struct yaml_node *other =
             yaml_at(check->instances, (size_t)(first - conf->instances));
-        fault_add(check->faults, place_of(node, "name"),
+        fault_add(check->faults, check_place_of(node, "name"),
                   "\"%.80s\" is the name of %s in line %u already; choose another", first->name,
-                  other->place.path, place_of(other, "name")->line);
+                  other->place.path, check_place_of(other, "name")->line);
     }
 }
 
@@ -289,6 +281,9 @@ void check_conf(const struct conf *conf, const struct yaml_node *root, struct fa
     check_endpoints(&check, root);
     for (size_t i = 0; i < conf->listener_count; i++)
         check_listener(&check, i);
+    check.is_sound = faults->errors == 0;
+    for (size_t i = 0; i < conf->instance_count; i++)
+        check_cas(&check, i);
     for (size_t i = 0; i < conf->instance_count; i++)
         check_instance(&check, i);
 }

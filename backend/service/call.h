@@ -17,9 +17,11 @@
  *               it comes without `start`, and STATE NULL, for a call that was refused before
  *
  * A cancellation (the client, its deadline or our shutdown) makes requests fail: instead of the
- * event that was asked for, `end` comes. Only a method that stays silent for long (Health.Watch)
- * needs the `cancelled` event: it may come at any time after `start`, beside the others and even
- * after `end`, with is_cancelled already true, and must not block.
+ * event that was asked for, `end` comes. Only a method that stays silent for long (Health.Watch, or
+ * one that waits for another server) needs the `cancelled` event: it may come at any time after
+ * `start`, beside the others and even after `end`, with is_cancelled already true, and must not
+ * block. What is in the call's arena is there until it returns. Of unary methods it comes for those
+ * calls alone that asked for it by call_watch.
  *
  * start, message, half_close and sent must not block: what does is handed to call_offload.
  */
@@ -74,11 +76,17 @@ struct call {
     const ProtobufCMessage *request;
     const struct span *raw; /* instead, for raw_request: the message's bytes, in RAW_COUNT runs */
     size_t raw_count;
-    void *state; /* the handler's own */
-    atomic_bool is_cancelled;
-    struct job job; /* of call_offload */
+    void *state;              /* the handler's own */
+    atomic_bool is_cancelled; /* of unary calls that are not watched: never known before `end` */
+    struct job job;           /* of call_offload */
     void (*offloaded)(struct call *call);
 };
+
+/*
+ * Of a unary call, once, while the handler owes a request: from now on `cancelled` comes, perhaps
+ * before this returns. It costs as much as a message, which calls that are answered at once save.
+ */
+void call_watch(struct call *call);
 
 /* Asks for the next message of the client: `message` or `half_close` follows. */
 void call_receive(struct call *call);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* build.bazel.remote.asset.v1.Fetch: what a URI stands for. Nothing is downloaded. */
 #include "service/asset_request.h"
+#include "service/external.h"
 #include "service/handlers.h"
 #include "service/request.h"
 #include "service/services.h"
@@ -9,6 +10,14 @@ struct fetch {
     struct instance *instance;
     struct instance_fetch lookup;
     ASSET(Qualifier) **qualifiers; /* as they came, for the answer */
+    struct checked *checked;       /* NULL: there is no external CAS */
+};
+
+/* What a fetch has besides where an external CAS is asked. */
+struct checked {
+    struct external external;
+    bool is_known;     /* an asset that is not whole, */
+    struct err reason; /* the last one for this reason */
 };
 
 /* A request for a blob or for a directory; the two messages have the same fields. */
@@ -136,6 +145,79 @@ static void look_up(struct call *call, struct fetch *fetch)
     }
 }
 
+/* --- instances with an external CAS --- */
+
+static void touch_and_answer(struct call *call, struct fetch *fetch)
+{
+    instance_fetch_touch(fetch->instance, &fetch->lookup);
+    answer(call, fetch);
+}
+
+/*
+ * What the CAS says of the asset that was found last. True: another may do, the call goes on;
+ * false: the call was answered.
+ */
+static bool take_verdict(struct call *call, struct fetch *fetch)
+{
+    struct checked *checked = fetch->checked;
+    struct err *verdict = &checked->external.verdict;
+    bool serves = fetch->instance->conf->cas->on_unavailable == CONF_ON_UNAVAILABLE_SERVE;
+    if (verdict->code != ERR_OK)
+        (void)instance_fetch_verdict(checked->external.missing, verdict);
+    if (verdict->code == ERR_NOT_FOUND) {
+        checked->is_known = true;
+        checked->reason = *verdict;
+        return true;
+    }
+    if (verdict->code == ERR_OK || (verdict->code == ERR_UNAVAILABLE && serves))
+        touch_and_answer(call, fetch);
+    else
+        fail(call, fetch, verdict);
+    return false;
+}
+
+/* True: there is a verdict on the asset of the next URI; false: the call was answered, or waits. */
+static bool look_at_next(struct call *call, struct fetch *fetch)
+{
+    struct instance_fetch *lookup = &fetch->lookup;
+    struct checked *checked = fetch->checked;
+    struct err err;
+    int rc = instance_fetch_known(fetch->instance, lookup, call->arena, &err);
+    if (rc == -ERR_NOT_FOUND && checked->is_known)
+        rc = instance_fetch_not_whole(&checked->reason, &err);
+    if (rc != 0) {
+        fail(call, fetch, &err);
+        return false;
+    }
+    if (external_trusts(&checked->external, lookup->kind, &lookup->asset)) {
+        touch_and_answer(call, fetch);
+        return false;
+    }
+    return external_check(&checked->external, lookup->kind, &lookup->asset, false);
+}
+
+static void look_up_checked(struct call *call, struct fetch *fetch)
+{
+    while (look_at_next(call, fetch) && take_verdict(call, fetch))
+        continue;
+}
+
+/* The CAS has answered, some time after it was asked. */
+static void resume(struct call *call)
+{
+    struct fetch *fetch = call->state;
+    if (take_verdict(call, fetch))
+        look_up_checked(call, fetch);
+}
+
+void fetch_cancelled(struct call *call)
+{
+    struct fetch *fetch = call->state;
+    external_cancel(&fetch->checked->external);
+}
+
+/* --- the request --- */
+
 static int prepare(struct call *call, const struct fetch_request *request, struct fetch *fetch,
                    struct err *err)
 {
@@ -162,6 +244,20 @@ static int prepare(struct call *call, const struct fetch_request *request, struc
     return 0;
 }
 
+/* Answers are checked by the CAS. */
+static void start_checked(struct call *call, struct fetch *fetch, struct remote_cas *cas)
+{
+    struct err err;
+    fetch->checked = arena_calloc(call->arena, 1, sizeof(*fetch->checked));
+    if (fetch->checked == NULL) {
+        (void)err_no_memory(&err, "a fetch");
+        call_fail(call, &err);
+        return;
+    }
+    external_init(&fetch->checked->external, call, cas, resume);
+    look_up_checked(call, fetch);
+}
+
 static void start(struct call *call, const struct fetch_request *request)
 {
     struct err err;
@@ -172,8 +268,13 @@ static void start(struct call *call, const struct fetch_request *request)
         return;
     }
     call->state = fetch;
-    if (prepare(call, request, fetch, &err) != 0)
+    if (prepare(call, request, fetch, &err) != 0) {
         call_fail(call, &err);
+        return;
+    }
+    struct remote_cas *cas = external_cas(call->services, fetch->instance);
+    if (cas != NULL)
+        start_checked(call, fetch, cas);
     else
         look_up(call, fetch);
 }

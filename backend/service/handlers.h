@@ -9,13 +9,17 @@
 /* build.bazel.remote.asset.v1.Fetch */
 void fetch_blob_start(struct call *call);
 void fetch_directory_start(struct call *call);
+void fetch_cancelled(struct call *call);
 
 /* build.bazel.remote.asset.v1.Push */
 void push_blob_start(struct call *call);
 void push_directory_start(struct call *call);
+void push_cancelled(struct call *call);
 
 /* build.bazel.remote.execution.v2.Capabilities */
 void capabilities_get_start(struct call *call);
+void capabilities_get_cancelled(struct call *call);
+void capabilities_get_end(struct call *call);
 
 /* build.bazel.remote.execution.v2.ContentAddressableStorage */
 void storage_find_missing_start(struct call *call);

@@ -19,22 +19,23 @@
 const struct method methods[] = {
     {.path = FETCH "FetchBlob", .shape = METHOD_UNARY, .right = METHOD_READ,
      .request = ASSET_TYPE(fetch_blob_request), .response = ASSET_TYPE(fetch_blob_response),
-     .start = fetch_blob_start},
+     .start = fetch_blob_start, .cancelled = fetch_cancelled},
     {.path = FETCH "FetchDirectory", .shape = METHOD_UNARY, .right = METHOD_READ,
      .request = ASSET_TYPE(fetch_directory_request),
      .response = ASSET_TYPE(fetch_directory_response),
-     .start = fetch_directory_start},
+     .start = fetch_directory_start, .cancelled = fetch_cancelled},
 
     {.path = PUSH "PushBlob", .shape = METHOD_UNARY, .right = METHOD_WRITE,
      .request = ASSET_TYPE(push_blob_request), .response = ASSET_TYPE(push_blob_response),
-     .start = push_blob_start},
+     .start = push_blob_start, .cancelled = push_cancelled},
     {.path = PUSH "PushDirectory", .shape = METHOD_UNARY, .right = METHOD_WRITE,
      .request = ASSET_TYPE(push_directory_request), .response = ASSET_TYPE(push_directory_response),
-     .start = push_directory_start},
+     .start = push_directory_start, .cancelled = push_cancelled},
 
     {.path = REMOTE "Capabilities/GetCapabilities", .shape = METHOD_UNARY, .right = METHOD_READ,
      .request = REAPI_TYPE(get_capabilities_request), .response = REAPI_TYPE(server_capabilities),
-     .start = capabilities_get_start},
+     .start = capabilities_get_start, .cancelled = capabilities_get_cancelled,
+     .end = capabilities_get_end},
 
     {.path = REMOTE "ContentAddressableStorage/FindMissingBlobs", .shape = METHOD_UNARY,
      .right = METHOD_READ, .request = REAPI_TYPE(find_missing_blobs_request),

@@ -4,10 +4,11 @@
 
 #include "base/log.h"
 #include "service/asset_request.h"
-#include "service/checksum.h"
+#include "service/external.h"
 #include "service/handlers.h"
 #include "service/request.h"
 #include "service/services.h"
+#include "store/checksum.h"
 
 /* Content whose checksum is of another function than its digest is read in pieces of this size. */
 enum { READ_SIZE = 1 << 20 };
@@ -35,6 +36,7 @@ struct push {
     struct call *call;
     struct instance *instance;
     struct checksum checksum;
+    struct external external; /* where an external CAS is asked */
 };
 
 /* --- answer --- */
@@ -170,13 +172,52 @@ static int check_checksum(struct push *push, struct err *err)
         return rc;
     if (needs_content(push) && push->instance->cas == NULL)
         return err_set(err, ERR_INVALID,
-                       "checksum.sri of %s cannot be checked here, as the instance has no CAS: use "
-                       "%s, the digest function",
+                       "checksum.sri of %s cannot be checked here, as the instance has no CAS of "
+                       "its own: use %s, the digest function",
                        digest_function_name(push->checksum.function),
                        digest_function_name(push->push.asset.content.function));
     if (!needs_content(push) && !checksum_matches(&push->checksum, &push->push.asset.content))
         return refuse_checksum(err);
     return 0;
+}
+
+/* --- instances with an external CAS --- */
+
+/* All is there, or the push is refused as the instance's own check would. */
+static void take_verdict(struct push *push)
+{
+    struct external *external = &push->external;
+    if (external->verdict.code == ERR_OK) {
+        instance_push(push->instance, &push->push);
+        return;
+    }
+    if (external->verdict.code == ERR_PRECONDITION)
+        push->push.missing = *external->missing;
+    on_pushed(&push->push, &external->verdict);
+}
+
+static void resume(struct call *call)
+{
+    take_verdict(call->state);
+}
+
+/* What the CAS said a while ago is not enough: who pushes has uploaded what was missing then. */
+static void check_external(struct call *call, struct push *push, struct remote_cas *cas)
+{
+    struct err err;
+    if (instance_is_writing(push->instance, &err) != 0) {
+        call_fail(call, &err);
+        return;
+    }
+    external_init(&push->external, call, cas, resume);
+    if (external_check(&push->external, push->push.keys[0].kind, &push->push.asset, true))
+        take_verdict(push);
+}
+
+void push_cancelled(struct call *call)
+{
+    struct push *push = call->state;
+    external_cancel(&push->external);
 }
 
 /* --- the request --- */
@@ -285,8 +326,13 @@ static void start(struct call *call, const struct push_request *request)
     call->state = push;
     push->call = call;
     push->push.done = on_pushed;
-    if (prepare(call, request, push, &err) != 0)
+    if (prepare(call, request, push, &err) != 0) {
         call_fail(call, &err);
+        return;
+    }
+    struct remote_cas *cas = external_cas(call->services, push->instance);
+    if (cas != NULL)
+        check_external(call, push, cas);
     else if (needs_content(push))
         call_offload(call, check_content);
     else

@@ -7,6 +7,7 @@
 
 #include "base/pool.h"
 #include "conf/conf.h"
+#include "remote/remotes.h"
 #include "service/call.h"
 #include "store/instance.h"
 
@@ -16,6 +17,7 @@ struct health;
 struct services {
     const struct conf *conf;
     struct instances *instances;
+    struct remotes *remotes; /* the external CAS of those that have one; NULL: none has */
     struct pool *workers;
     struct health *health;
 };

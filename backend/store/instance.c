@@ -321,6 +321,12 @@ static int make_instances(struct instances *former, struct pool *workers, struct
     return 0;
 }
 
+/* Whether nobody is asked whether the content is there. */
+static bool is_unchecked(const struct instance *instance)
+{
+    return instance->cas == NULL && instance->conf->cas == NULL;
+}
+
 /* What is new of INSTANCES. */
 static void log_opened(const struct instances *instances)
 {
@@ -328,12 +334,11 @@ static void log_opened(const struct instances *instances)
         const struct instance *one = &instances->instances[i];
         const struct instance *before =
             instances->former != NULL ? find_user(instances->former, one->index) : NULL;
-        if (before != NULL && strcmp(before->conf->name, one->conf->name) == 0)
-            continue;
-        if (instances->former != NULL)
+        bool is_new = before == NULL || strcmp(before->conf->name, one->conf->name) != 0;
+        if (is_new && instances->former != NULL)
             log_info("instance-added", log_str("instance", one->conf->name),
                      log_str("storage", one->conf->storage));
-        if (one->cas == NULL)
+        if (is_unchecked(one) && (is_new || !is_unchecked(before)))
             log_info("index-only", log_str("instance", one->conf->name),
                      log_str("answers", "as stored; no CAS is asked whether the content is there"));
     }
@@ -409,17 +414,22 @@ typedef int check_function(struct tree_cache *cache, struct cas_hold *hold,
                            const struct tree_list *lists, size_t list_count,
                            struct tree_missing *missing, struct err *err);
 
+void instance_lists(enum asset_kind kind, const struct asset *asset,
+                    struct tree_list lists[INSTANCE_LISTS])
+{
+    lists[0] = (struct tree_list){&asset->content, 1, kind == ASSET_DIRECTORY};
+    lists[1] = (struct tree_list){asset->blobs, asset->blob_count, false};
+    lists[2] = (struct tree_list){asset->directories, asset->directory_count, true};
+}
+
 /* Checks the content of an asset and all that it references. */
 static int check_asset(struct instance *instance, enum asset_kind kind, const struct asset *asset,
                        struct cas_hold *hold, check_function *check, struct tree_missing *missing,
                        struct err *err)
 {
-    const struct tree_list lists[] = {
-        {&asset->content, 1, kind == ASSET_DIRECTORY},
-        {asset->blobs, asset->blob_count, false},
-        {asset->directories, asset->directory_count, true},
-    };
-    return check(instance->trees, hold, lists, sizeof(lists) / sizeof(lists[0]), missing, err);
+    struct tree_list lists[INSTANCE_LISTS];
+    instance_lists(kind, asset, lists);
+    return check(instance->trees, hold, lists, INSTANCE_LISTS, missing, err);
 }
 
 /* --- fetch --- */
@@ -436,22 +446,60 @@ void instance_fetch_end(struct instance *instance, struct instance_fetch *fetch)
         cas_hold_end(&fetch->hold);
 }
 
-/*
- * Whether the asset just found is whole. What is not, or no tree any more, is ERR_NOT_FOUND, which
- * the next push heals; ERR says what is missing.
- */
+static struct asset_key key_of(const struct instance_fetch *fetch, const char *uri)
+{
+    return (struct asset_key){fetch->kind, fetch->function, uri, fetch->qualifiers,
+                              fetch->qualifier_count};
+}
+
+int instance_fetch_known(struct instance *instance, struct instance_fetch *fetch,
+                         struct arena *arena, struct err *err)
+{
+    while (fetch->next < fetch->uri_count) {
+        fetch->uri = fetch->uris[fetch->next++];
+        struct asset_key key = key_of(fetch, fetch->uri);
+        int rc = asset_index_get(instance->index, &key, arena, &fetch->asset, err);
+        bool is_miss =
+            rc == -ERR_NOT_FOUND || (rc == 0 && fetch->asset.pushed_at < fetch->oldest_accepted);
+        if (!is_miss)
+            return rc;
+    }
+    return err_set(err, ERR_NOT_FOUND, "no asset is known for this URI and these qualifiers");
+}
+
+void instance_fetch_touch(struct instance *instance, const struct instance_fetch *fetch)
+{
+    struct asset_key key = key_of(fetch, fetch->uri);
+    asset_index_touch(instance->index, &key);
+}
+
+int instance_fetch_verdict(const struct tree_missing *missing, struct err *err)
+{
+    char text[DIGEST_TEXT_MAX];
+    if (err->code == ERR_PRECONDITION)
+        return err_set(err, ERR_NOT_FOUND, "blob %s is gone",
+                       digest_text(&missing->digests[0], text));
+    if (err->code == ERR_INVALID)
+        err->code = ERR_NOT_FOUND;
+    return -(int)err->code;
+}
+
+int instance_fetch_not_whole(const struct err *reason, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND,
+                   "the asset is known but no longer whole, until it is pushed again: %s",
+                   reason->msg);
+}
+
+/* Whether the asset just found is whole; ERR_NOT_FOUND if it is not. */
 static int check_found(struct instance *instance, struct instance_fetch *fetch,
                        check_function *check, struct err *err)
 {
     struct tree_missing missing;
-    char text[DIGEST_TEXT_MAX];
     if (instance->cas == NULL)
         return 0;
     int rc = check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
-    if (rc == -ERR_PRECONDITION)
-        return err_set(err, ERR_NOT_FOUND, "blob %s is gone",
-                       digest_text(&missing.digests[0], text));
-    return rc == -ERR_INVALID ? -ERR_NOT_FOUND : rc;
+    return rc != 0 ? instance_fetch_verdict(&missing, err) : 0;
 }
 
 static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
@@ -459,18 +507,16 @@ static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
 {
     bool is_known = false;
     struct err reason;
-    for (size_t i = 0; i < fetch->uri_count; i++) {
-        struct asset_key key = {fetch->kind, fetch->function, fetch->uris[i], fetch->qualifiers,
-                                fetch->qualifier_count};
-        int rc = asset_index_get(instance->index, &key, arena, &fetch->asset, err);
-        if (rc == -ERR_NOT_FOUND || (rc == 0 && fetch->asset.pushed_at < fetch->oldest_accepted))
-            continue;
+    fetch->next = 0;
+    for (;;) {
+        int rc = instance_fetch_known(instance, fetch, arena, err);
+        if (rc == -ERR_NOT_FOUND && is_known)
+            return instance_fetch_not_whole(&reason, err);
         if (rc != 0)
             return rc;
         rc = check_found(instance, fetch, check, &reason);
         if (rc == 0) {
-            fetch->uri = fetch->uris[i];
-            asset_index_touch(instance->index, &key);
+            instance_fetch_touch(instance, fetch);
             return 0;
         }
         if (rc != -ERR_NOT_FOUND) {
@@ -479,11 +525,6 @@ static int fetch_with(struct instance *instance, struct instance_fetch *fetch,
         }
         is_known = true;
     }
-    if (is_known)
-        return err_set(err, ERR_NOT_FOUND,
-                       "the asset is known but no longer whole, until it is pushed again: %s",
-                       reason.msg);
-    return err_set(err, ERR_NOT_FOUND, "no asset is known for this URI and these qualifiers");
 }
 
 int instance_fetch(struct instance *instance, struct instance_fetch *fetch, struct arena *arena,
@@ -550,8 +591,7 @@ static void check_push(struct job *job)
     cas_sync(push->instance->cas, &push->sync);
 }
 
-/* Another process may write to the storage; who pushes is told before anything is looked at. */
-static int is_writing(const struct instance *instance, struct err *err)
+int instance_is_writing(const struct instance *instance, struct err *err)
 {
     int rc = asset_index_is_writing(instance->index, err);
     return rc == 0 && instance->cas != NULL ? cas_is_writing(instance->cas, err) : rc;
@@ -562,7 +602,7 @@ void instance_push(struct instance *instance, struct instance_push *push)
     struct err err;
     push->instance = instance;
     push->missing.count = 0;
-    if (is_writing(instance, &err) != 0) {
+    if (instance_is_writing(instance, &err) != 0) {
         push->done(push, &err);
     } else if (instance->cas == NULL) {
         write_index(push);

@@ -68,6 +68,7 @@ struct instance_fetch {
     struct asset asset;   /* in the arena */
     const char *uri;      /* the one that hit */
     struct cas_hold hold; /* what the answer names stays until instance_fetch_end */
+    size_t next;          /* the URI that instance_fetch_known looks at next; 0 to begin */
 };
 
 /* Opens the hold of FETCH, which must stay where it is until instance_fetch_end. */
@@ -84,6 +85,33 @@ int instance_fetch(struct instance *instance, struct instance_fetch *fetch, stru
                    struct err *err);
 int instance_fetch_remembered(struct instance *instance, struct instance_fetch *fetch,
                               struct arena *arena, struct err *err);
+
+/*
+ * The steps of a fetch for who checks by other means that an asset is whole, as an external CAS.
+ * instance_fetch_known finds the next of the URIs whose asset is known and not expired, and asks
+ * nothing of its content; ERR_NOT_FOUND: there is no more. Of the one that is handed out
+ * instance_fetch_touch renews the life. Neither blocks; any thread.
+ */
+int instance_fetch_known(struct instance *instance, struct instance_fetch *fetch,
+                         struct arena *arena, struct err *err);
+void instance_fetch_touch(struct instance *instance, const struct instance_fetch *fetch);
+
+/* All that ASSET names, in lists that point into it. */
+enum { INSTANCE_LISTS = 3 };
+void instance_lists(enum asset_kind kind, const struct asset *asset,
+                    struct tree_list lists[INSTANCE_LISTS]);
+
+/*
+ * What a check found, as a fetch sees it: that something is MISSING, or no tree any more, becomes
+ * ERR_NOT_FOUND, which the next push heals. Returns -code.
+ */
+int instance_fetch_verdict(const struct tree_missing *missing, struct err *err);
+
+/* No asset was whole, for REASON the last that is known: sets ERR_NOT_FOUND. */
+int instance_fetch_not_whole(const struct err *reason, struct err *err);
+
+/* 0, or ERR_UNAVAILABLE: another process writes to the storage. Any thread. */
+int instance_is_writing(const struct instance *instance, struct err *err);
 
 /*
  * A push: the same asset under every key. It is the caller's, with all that it points to, until

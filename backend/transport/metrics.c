@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "service/external.h"
 #include "transport/tcp_address.h"
 
 enum {
@@ -74,50 +75,81 @@ static void print_calls(FILE *page, const struct metrics_calls *calls)
 
 /* What is known of one instance at one moment. */
 struct sample {
+    bool has[3]; /* which parts, by enum part */
     struct asset_index_stats index;
-    struct cas_stats cas; /* unless it is an index only */
+    struct cas_stats cas;
+    struct remote_cas_stats external;
     uint64_t index_quota;
     uint64_t cas_quota;
 };
 
-/* One figure of every instance. */
+/* What a figure is of, which not every instance has. */
+enum part { OF_INDEX, OF_CAS, OF_EXTERNAL };
+
+/* One figure of every instance that has the part. */
 struct figure {
     const char *name;
     const char *type;
     const char *help;
     size_t field; /* in struct sample, a uint64_t */
-    bool of_cas;  /* left out for an index only */
+    enum part part;
 };
 
 #define IN_SAMPLE(member) offsetof(struct sample, member)
 
 /* clang-format off */
 static const struct figure figures[] = {
-    {"assetd_index_assets", "gauge", "Assets in the index.", IN_SAMPLE(index.assets), false},
-    {"assetd_index_bytes", "gauge", "Bytes of the index in use.", IN_SAMPLE(index.bytes), false},
+    {"assetd_index_assets", "gauge", "Assets in the index.", IN_SAMPLE(index.assets), OF_INDEX},
+    {"assetd_index_bytes", "gauge", "Bytes of the index in use.",
+     IN_SAMPLE(index.bytes), OF_INDEX},
     {"assetd_index_quota_bytes", "gauge", "Bytes that the index may have.",
-     IN_SAMPLE(index_quota), false},
+     IN_SAMPLE(index_quota), OF_INDEX},
     {"assetd_index_evicted_total", "counter", "Assets evicted for the quota.",
-     IN_SAMPLE(index.evicted), false},
-    {"assetd_index_expired_total", "counter", "Assets expired.", IN_SAMPLE(index.expired), false},
-    {"assetd_index_commits_total", "counter", "Group commits.", IN_SAMPLE(index.commits), false},
-    {"assetd_cas_blobs", "gauge", "Blobs in the CAS.", IN_SAMPLE(cas.blobs), true},
-    {"assetd_cas_bytes", "gauge", "Bytes of the CAS on disk.", IN_SAMPLE(cas.bytes), true},
-    {"assetd_cas_quota_bytes", "gauge", "Bytes that the CAS may have.", IN_SAMPLE(cas_quota), true},
+     IN_SAMPLE(index.evicted), OF_INDEX},
+    {"assetd_index_expired_total", "counter", "Assets expired.",
+     IN_SAMPLE(index.expired), OF_INDEX},
+    {"assetd_index_commits_total", "counter", "Group commits.",
+     IN_SAMPLE(index.commits), OF_INDEX},
+    {"assetd_cas_blobs", "gauge", "Blobs in the CAS.", IN_SAMPLE(cas.blobs), OF_CAS},
+    {"assetd_cas_bytes", "gauge", "Bytes of the CAS on disk.", IN_SAMPLE(cas.bytes), OF_CAS},
+    {"assetd_cas_quota_bytes", "gauge", "Bytes that the CAS may have.",
+     IN_SAMPLE(cas_quota), OF_CAS},
     {"assetd_cas_evicted_total", "counter", "Blobs evicted for the quota.",
-     IN_SAMPLE(cas.evicted), true},
+     IN_SAMPLE(cas.evicted), OF_CAS},
     {"assetd_cas_broken_total", "counter", "Blobs found damaged and dropped.",
-     IN_SAMPLE(cas.broken), true},
+     IN_SAMPLE(cas.broken), OF_CAS},
+    {"assetd_external_checks_remembered_total", "counter",
+     "Checks answered by what the external CAS said a while ago.",
+     IN_SAMPLE(external.remembered), OF_EXTERNAL},
+    {"assetd_external_checks_whole_total", "counter",
+     "Checks by which the external CAS had all of an asset.",
+     IN_SAMPLE(external.whole), OF_EXTERNAL},
+    {"assetd_external_checks_missing_total", "counter",
+     "Checks by which the external CAS did not have all of an asset.",
+     IN_SAMPLE(external.missing), OF_EXTERNAL},
+    {"assetd_external_checks_failed_total", "counter",
+     "Checks for which the external CAS could not be asked.",
+     IN_SAMPLE(external.failed), OF_EXTERNAL},
+    {"assetd_external_calls_total", "counter", "Calls made to the external CAS.",
+     IN_SAMPLE(external.calls), OF_EXTERNAL},
+    {"assetd_external_up", "gauge",
+     "1 if the external CAS answers, 0 while it is left alone as it does not.",
+     IN_SAMPLE(external.is_up), OF_EXTERNAL},
 };
 /* clang-format on */
 
-static void take_sample(const struct instance *instance, struct sample *sample)
+static void take_sample(const struct services *services, const struct instance *instance,
+                        struct sample *sample)
 {
-    *sample = (struct sample){.index_quota = (uint64_t)instance->conf->index_quota,
+    struct remote_cas *external = external_cas(services, instance);
+    *sample = (struct sample){.has = {true, instance->cas != NULL, external != NULL},
+                              .index_quota = (uint64_t)instance->conf->index_quota,
                               .cas_quota = (uint64_t)instance->conf->quota};
     asset_index_stats(instance->index, &sample->index);
     if (instance->cas != NULL)
         cas_stats(instance->cas, &sample->cas);
+    if (external != NULL)
+        remote_cas_stats(external, &sample->external);
 }
 
 /* A label's value, with what the format cannot have as it is. */
@@ -131,24 +163,25 @@ static void print_label(FILE *page, const char *text)
     }
 }
 
-static int print_figures(FILE *page, const struct instances *instances, size_t count)
+static int print_figures(FILE *page, const struct services *services)
 {
+    const struct instances *instances = services->instances;
+    size_t count = services->conf->instance_count;
     struct sample *samples = calloc(count, sizeof(samples[0]));
     if (samples == NULL)
         return -1;
     for (size_t n = 0; n < count; n++)
-        take_sample(instances_at(instances, n), &samples[n]);
+        take_sample(services, instances_at(instances, n), &samples[n]);
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         const struct figure *figure = &figures[i];
         describe(page, figure->name, figure->type, figure->help);
         for (size_t n = 0; n < count; n++) {
-            const struct instance *instance = instances_at(instances, n);
-            if (figure->of_cas && instance->cas == NULL)
+            if (!samples[n].has[figure->part])
                 continue;
             uint64_t value;
             memcpy(&value, (const char *)&samples[n] + figure->field, sizeof(value));
             (void)fprintf(page, "%s{instance=\"", figure->name);
-            print_label(page, instance->conf->name);
+            print_label(page, instances_at(instances, n)->conf->name);
             (void)fprintf(page, "\"} %llu\n", (unsigned long long)value);
         }
     }
@@ -164,8 +197,7 @@ static char *make_page(const struct metrics *metrics, size_t *size)
     if (page == NULL)
         return NULL;
     print_calls(page, metrics->calls);
-    const struct services *services = atomic_load(metrics->services);
-    int rc = print_figures(page, services->instances, services->conf->instance_count);
+    int rc = print_figures(page, atomic_load(metrics->services));
     if (fclose(page) == 0 && rc == 0)
         return text;
     free(text);

@@ -27,10 +27,11 @@ struct server_call {
     struct arena arena;          /* call->arena */
     struct arena message_memory; /* of one received message of a stream */
     struct rpc_tag tag;          /* of the one batch that is under way */
-    struct rpc_tag close_tag;    /* of a stream's close */
+    struct rpc_tag close_tag;    /* of the close of a stream, or of what is watched */
     int closed_by_client;        /* filled by the core with the close */
-    atomic_uint references;      /* the row of events, and a stream's close */
+    atomic_uint references;      /* the row of events, and the close if it has a tag of its own */
     bool sent_metadata;
+    bool is_watched;           /* a unary call whose close has a tag of its own */
     struct flight_spare spare; /* once it has ended */
 };
 
@@ -146,6 +147,24 @@ static void on_closed(struct rpc_tag *tag, bool ok)
             call->call.method->cancelled(&call->call);
     }
     release(call);
+}
+
+/* Asks the core to tell when the call is over; other unary calls learn it with their answer. */
+static void watch_close(struct server_call *call)
+{
+    call->close_tag.done = on_closed;
+    grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER,
+                  .data.recv_close_on_server.cancelled = &call->closed_by_client};
+    start_batch(call, &op, 1, &call->close_tag);
+}
+
+void call_watch(struct call *handled)
+{
+    struct server_call *call = server_call_of(handled);
+    assert(is_unary(call) && !call->is_watched);
+    call->is_watched = true;
+    (void)atomic_fetch_add(&call->references, 1);
+    watch_close(call);
 }
 
 static struct server_call *of_tag(struct rpc_tag *tag)
@@ -348,7 +367,7 @@ static void finish(struct server_call *call, grpc_status_code status, const char
                       .status_details = status == GRPC_STATUS_OK ? NULL : &call->message,
                       .trailing_metadata_count = has_details ? 1 : 0,
                       .trailing_metadata = &call->details_metadata}};
-    if (is_unary(call))
+    if (is_unary(call) && !call->is_watched)
         batch.ops[batch.count++] =
             (grpc_op){.op = GRPC_OP_RECV_CLOSE_ON_SERVER,
                       .data.recv_close_on_server.cancelled = &call->closed_by_client};
@@ -480,15 +499,6 @@ static int admit(struct server_call *call, struct err *err)
     return take_message(call, &call->arena, err);
 }
 
-/* Asks the core to tell when a stream is over; unary calls learn it with their answer. */
-static void watch_close(struct server_call *call)
-{
-    call->close_tag.done = on_closed;
-    grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER,
-                  .data.recv_close_on_server.cancelled = &call->closed_by_client};
-    start_batch(call, &op, 1, &call->close_tag);
-}
-
 static void start_handler(struct server_call *call)
 {
     struct err err;
@@ -563,6 +573,7 @@ int server_call_arm(struct server_method *method, struct err *err)
     call->details_metadata = (grpc_metadata){.value = grpc_empty_slice()};
     call->closed_by_client = 0;
     call->sent_metadata = false;
+    call->is_watched = false;
     atomic_store(&call->references, 1);
     call->tag.done = on_arrival;
     grpc_call_error error;

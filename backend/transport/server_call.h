@@ -7,8 +7,8 @@
  *   receiving, sending, finishing   a batch is under way
  *   ended      `end` was delivered; freed once the core has reported the call closed
  *
- * For streams the core also reports their close on a tag of its own, at any time, which makes
- * is_cancelled true if the call did not end by itself.
+ * For streams, and for unary calls that are watched, the core also reports their close on a tag of
+ * its own, at any time, which makes is_cancelled true if the call did not end by itself.
  */
 #ifndef ASSETD_TRANSPORT_SERVER_CALL_H
 #define ASSETD_TRANSPORT_SERVER_CALL_H

@@ -351,6 +351,13 @@ FAULTS = {
     ),
     "no address": ("address: unix:{folder}/pull.sock\n    ", "", 2, r"address"),
     "reserved name": ('name: ""', "name: a/blobs/b", 5, r"blobs"),
+    "cas beside one of its own": ("/storage\n", "/storage\n    cas: {{}}\n", 7, r"index-only"),
+    "cas by another protocol": (
+        "/storage\n",
+        "/storage\n    index-only: true\n    cas: {{address: http://cas:80}}\n",
+        8,
+        r"grpc://",
+    ),
     "no YAML": ("instances:", "instances: [", 5, r""),
 }
 

@@ -119,6 +119,10 @@ static inline void assert_printed_for(const char *expected, const char *format, 
 #define INSTANCES "instances:\n  - storage: /nowhere/main\n"
 #define BOTH      LISTENERS INSTANCES
 
+/* Three lines more in that instance, with room for more keys of its external CAS. */
+#define CAS_AT(address) "    index-only: true\n    cas:\n      address: \"" address "\"\n"
+#define CAS             CAS_AT("grpc://buildbarn:8980")
+
 struct fault_case {
     const char *text;
     const char *expected;

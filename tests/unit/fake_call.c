@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What service/call.h asks of a transport, in one thread and in memory. */
+/* What service/call.h asks of a transport, in memory. */
 #include "fake_call.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 /* cmocka needs those above. */
 #include <cmocka.h>
+
+#include "service/messages.h"
+
+/* Seconds after which a handler that asks for nothing fails the test, rather than hang it. */
+enum { PATIENCE = 60 };
 
 static struct fake_call *fake_of(struct call *call)
 {
@@ -39,9 +46,20 @@ static void ask(struct fake_call *fake, enum fake_request request)
     assert_int_equal(fake->request, FAKE_NONE);
     assert_false(fake->ended);
     fake->request = request;
-    if (request == FAKE_OFFLOAD)
-        return;
-    drop_runs(fake);
+    if (request != FAKE_OFFLOAD)
+        drop_runs(fake);
+    assert_int_equal(sem_post(&fake->asked), 0);
+}
+
+static void wait_for_request(struct fake_call *fake)
+{
+    struct timespec until;
+    assert_int_equal(clock_gettime(CLOCK_REALTIME, &until), 0);
+    until.tv_sec += PATIENCE;
+    while (sem_timedwait(&fake->asked, &until) != 0)
+        if (errno != EINTR)
+            fail_msg("the handler asks for nothing");
+    assert_int_not_equal(fake->request, FAKE_NONE);
 }
 
 static void record(struct fake_call *fake, uint8_t *bytes, size_t size)
@@ -65,6 +83,17 @@ static void record_space(struct fake_call *fake, size_t size)
     assert_true(size <= fake->space.size);
     record(fake, fake->space.bytes, size);
     fake->space = (struct fake_message){0};
+}
+
+void call_watch(struct call *call)
+{
+    struct fake_call *fake = fake_of(call);
+    assert_int_equal(call->method->shape, METHOD_UNARY);
+    assert_int_equal(fake->request, FAKE_NONE);
+    assert_false(fake->is_watched);
+    fake->is_watched = true;
+    if (fake->cancel_watch)
+        fake_call_tell_cancelled(fake);
 }
 
 void call_receive(struct call *call)
@@ -118,8 +147,12 @@ void call_fail(struct call *call, const struct err *err)
 void call_fail_with(struct call *call, enum err_code code, const char *message,
                     const ProtobufCMessage *details)
 {
-    (void)details;
     assert_int_not_equal(code, ERR_OK);
+    if (details != NULL) {
+        assert_ptr_equal(details->descriptor, &google__rpc__precondition_failure__descriptor);
+        fake_of(call)->violations =
+            ((const Google__Rpc__PreconditionFailure *)details)->n_violations;
+    }
     (void)err_set(&fake_of(call)->status, code, "%s", message);
     ask(fake_of(call), FAKE_FINISH);
 }
@@ -149,8 +182,8 @@ static void cancel(struct fake_call *fake)
 static void go_on(struct fake_call *fake)
 {
     for (;;) {
+        wait_for_request(fake);
         enum fake_request request = fake->request;
-        assert_int_not_equal(request, FAKE_NONE);
         if (request == FAKE_OFFLOAD) {
             if (fake->cancel_offload)
                 cancel(fake);
@@ -173,6 +206,7 @@ void fake_call_init(struct fake_call *fake, const struct services *services,
                     const char *identity)
 {
     memset(fake, 0, sizeof(*fake));
+    assert_int_equal(sem_init(&fake->asked, 0, 0), 0);
     arena_init(&fake->arena);
     fake->call.method = method;
     fake->call.services = services;
@@ -192,13 +226,30 @@ void fake_call_fini(struct fake_call *fake)
     free(fake->space.bytes);
     drop_runs(fake);
     arena_fini(&fake->arena);
+    (void)sem_destroy(&fake->asked);
+}
+
+void fake_call_begin(struct fake_call *fake, const ProtobufCMessage *request)
+{
+    fake->call.request = request;
+    fake->call.method->start(&fake->call);
+}
+
+void fake_call_join(struct fake_call *fake)
+{
+    go_on(fake);
 }
 
 void fake_call_start(struct fake_call *fake, const ProtobufCMessage *request)
 {
-    fake->call.request = request;
-    fake->call.method->start(&fake->call);
-    go_on(fake);
+    fake_call_begin(fake, request);
+    fake_call_join(fake);
+}
+
+void fake_call_tell_cancelled(struct fake_call *fake)
+{
+    atomic_store(&fake->call.is_cancelled, true);
+    fake->call.method->cancelled(&fake->call);
 }
 
 void fake_call_message_in_runs(struct fake_call *fake, const uint8_t *bytes, size_t size,

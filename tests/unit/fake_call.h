@@ -7,6 +7,7 @@
 #ifndef ASSETD_TESTS_FAKE_CALL_H
 #define ASSETD_TESTS_FAKE_CALL_H
 
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -26,11 +27,15 @@ struct fake_call {
     struct call call; /* first, so that one is found from the other */
     struct arena arena;
     enum fake_request request;
+    sem_t asked;                   /* once for each request, which may come from another thread */
     struct fake_message *messages; /* all that was sent, the answer of a unary call included */
     size_t message_count;
     struct fake_message space;
     struct err status; /* ERR_OK after a call that ended well */
+    size_t violations; /* in its details, a PreconditionFailure */
     bool ended;
+    bool is_watched;           /* the handler of a unary call has asked for `cancelled` */
+    bool cancel_watch;         /* cancel the call at that moment */
     bool cancel_offload;       /* cancel the call before the next offloaded function is run */
     struct fake_message *runs; /* of the message being handled, each in memory of its own */
     struct span *spans;        /* the same, as the handler sees them */
@@ -54,6 +59,13 @@ void fake_call_message_in_runs(struct fake_call *fake, const uint8_t *bytes, siz
 
 /* The client goes away: what the handler waits for never comes. */
 void fake_call_cancel(struct fake_call *fake);
+
+/* The two halves of fake_call_start: the event, and the wait for the end. */
+void fake_call_begin(struct fake_call *fake, const ProtobufCMessage *request);
+void fake_call_join(struct fake_call *fake);
+
+/* A watched call's `cancelled`, and nothing else. Any thread, as long as FAKE is there. */
+void fake_call_tell_cancelled(struct fake_call *fake);
 
 /* Message INDEX unpacked as TYPE, to be freed with protobuf_c_message_free_unpacked. */
 void *fake_call_unpack(const struct fake_call *fake, size_t index,

@@ -11,6 +11,7 @@
 /* cmocka needs those above. */
 #include <cmocka.h>
 
+#include "fake_remote_cas.h"
 #include "scratch.h"
 
 static const char *const ci[] = {"ci"};
@@ -21,8 +22,9 @@ static struct scratch scratch;
 static pid_t scratch_owner; /* 0 while there is none */
 static char paths[FAKE_INSTANCES][PATH_MAX];
 static struct conf_instance instances[FAKE_INSTANCES];
+static const char *const written[] = {"", "team/kernel", "index", "small", "paired"};
 static struct conf_listener listeners[] = {
-    {.access = CONF_ACCESS_WRITE, .instances = {.any = true}}}; /* so that all are written */
+    {.access = CONF_ACCESS_WRITE, .instances = {.names = (const char **)written, .count = 5}}};
 static struct conf conf = {.listeners = listeners,
                            .listener_count = 1,
                            .instances = instances,
@@ -30,6 +32,7 @@ static struct conf conf = {.listeners = listeners,
 static struct arena blobs;
 
 struct services fake_services = {.conf = &conf};
+struct conf_cas fake_cas = {.address = "grpc://cas.example.com:8980"};
 const struct conf_listener fake_listener = {
     .address = "unix:/all", .access = CONF_ACCESS_WRITE, .instances = {.any = true}};
 const struct conf_listener fake_narrow_listener = {
@@ -79,16 +82,31 @@ int fake_services_set_up(void **state)
     configure(FAKE_KERNEL, "team/kernel");
     configure(FAKE_INDEX, "index");
     configure(FAKE_SMALL, "small");
+    configure(FAKE_PAIRED, "paired");
+    configure(FAKE_READ, "read");
     instances[FAKE_KERNEL].digest_function_count = 1;
     instances[FAKE_KERNEL].push = (struct conf_names){.names = (const char **)ci, .count = 1};
     instances[FAKE_KERNEL].pull = (struct conf_names){.names = (const char **)readers, .count = 2};
     instances[FAKE_INDEX].index_only = true;
     instances[FAKE_SMALL].quota = 1 << 20;
+    instances[FAKE_PAIRED].index_only = instances[FAKE_READ].index_only = true;
+    instances[FAKE_PAIRED].cas = instances[FAKE_READ].cas = &fake_cas;
+    instances[FAKE_PAIRED].expire_after = 60 * 1000;
+    fake_services.remotes = fake_remotes(FAKE_PAIRED, FAKE_READ);
     log_set_level(LOG_LEVEL_WARNING);
     if (pool_new("test", 1, &fake_services.workers, &err) != 0 ||
         instances_open(&conf, fake_services.workers, &fake_services.instances, &err) != 0)
         fail_msg("%s", err.msg);
     return 0;
+}
+
+void fake_services_reopen(void)
+{
+    struct err err;
+    instances_close(fake_services.instances);
+    fake_services.instances = NULL;
+    if (instances_open(&conf, fake_services.workers, &fake_services.instances, &err) != 0)
+        fail_msg("%s", err.msg);
 }
 
 int fake_services_tear_down(void **state)

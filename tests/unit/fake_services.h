@@ -12,10 +12,20 @@
 
 /*
  * The instances: "" (SHA-256 and SHA-1), "team/kernel" (push: ci; pull: ci, alice), "index" (index
- * only), "small" (a CAS of 1 MiB).
+ * only), "small" (a CAS of 1 MiB), "paired" (index only, with the external CAS of
+ * fake_remote_cas.h), "read" (the same, and no listener lets writes in).
  */
-enum { FAKE_MAIN, FAKE_KERNEL, FAKE_INDEX, FAKE_SMALL, FAKE_INSTANCES };
+enum {
+    FAKE_MAIN,
+    FAKE_KERNEL,
+    FAKE_INDEX,
+    FAKE_SMALL,
+    FAKE_PAIRED,
+    FAKE_READ,
+    FAKE_INSTANCES,
+};
 extern struct services fake_services;
+extern struct conf_cas fake_cas; /* of the paired ones */
 
 /* Listeners: all instances; those of the list {"", "small"}; for administration. */
 extern const struct conf_listener fake_listener, fake_narrow_listener, fake_admin_listener;
@@ -44,6 +54,9 @@ struct fake_blob {
 };
 struct fake_blob *fake_blob_of(const void *data, size_t size);
 struct fake_blob *fake_blob_new(size_t size); /* of bytes that no other has */
+
+/* Closes and opens all instances, by which what they keep in memory is written. */
+void fake_services_reopen(void);
 
 /* Puts BLOB into the store of an instance. */
 void fake_store(unsigned instance, const struct fake_blob *blob);

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "service/asset_request.h"
-#include "service/checksum.h"
+#include "store/checksum.h"
 
 /* The empty blob, by two functions. */
 #define EMPTY_SHA256 "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="

@@ -27,6 +27,7 @@ static void test_defaults(void **state)
     assert_string_equal(instance->name, "");
     assert_string_equal(instance->storage, "/nowhere/main");
     assert_false(instance->index_only);
+    assert_null(instance->cas);
     assert_int_equal(instance->quota, 10000000000);
     assert_int_equal(instance->index_quota, 1 << 30);
     assert_int_equal(instance->expire_after, 0);
@@ -44,6 +45,31 @@ static void test_defaults(void **state)
     unload(&loaded);
 }
 
+static void test_defaults_of_a_cas(void **state)
+{
+    (void)state;
+    static const char text[] = BOTH "    index-only: true\n"
+                                    "    cas: {address: grpc://buildbarn:8980}\n"
+                                    "    name: team/kernel\n";
+    struct loaded loaded;
+    load(text, strlen(text), &loaded);
+    assert_string_equal(loaded.printed, "");
+    assert_int_equal(loaded.rc, 0);
+    const struct conf_cas *cas = loaded.conf.instances[0].cas;
+    assert_non_null(cas);
+    assert_string_equal(cas->address, "grpc://buildbarn:8980");
+    assert_string_equal(cas->instance_name, "team/kernel");
+    assert_null(cas->tls_ca);
+    assert_null(cas->tls_certificate);
+    assert_null(cas->tls_key);
+    assert_null(cas->token_file);
+    assert_int_equal(cas->trust, 600000);
+    assert_int_equal(cas->timeout, 5000);
+    assert_int_equal(cas->connections, 1);
+    assert_int_equal(cas->on_unavailable, CONF_ON_UNAVAILABLE_FAIL);
+    unload(&loaded);
+}
+
 /* Of a reload it stays as long as the server runs. */
 static void test_no_more_is_kept_than_is_needed(void **state)
 {
@@ -53,8 +79,9 @@ static void test_no_more_is_kept_than_is_needed(void **state)
     for (int i = 0; i < COUNT; i++) {
         size_t used = strlen(text);
         (void)snprintf(text + used, sizeof(text) - used,
-                       "  - name: team/%d\n    storage: /nowhere/%d\n    pull: [alice, ci]\n", i,
-                       i);
+                       "  - name: team/%d\n    storage: /nowhere/%d\n    pull: [alice, ci]\n"
+                       "    index-only: true\n    cas: {address: 'unix:/nowhere/cas'}\n",
+                       i, i);
     }
     struct loaded loaded;
     load(text, strlen(text), &loaded);
@@ -66,8 +93,11 @@ static void test_no_more_is_kept_than_is_needed(void **state)
         (void)snprintf(name, sizeof(name), "team/%d", i);
         assert_string_equal(instance->name, name);
         assert_string_equal(instance->pull.names[1], "ci");
+        assert_string_equal(instance->cas->address, "unix:/nowhere/cas");
+        assert_string_equal(instance->cas->instance_name, name);
     }
-    assert_true(conf->arena.total < 2 * COUNT * (sizeof(conf->instances[0]) + 128));
+    size_t needed = COUNT * (sizeof(conf->instances[0]) + sizeof(*conf->instances[0].cas) + 128);
+    assert_true(conf->arena.total < 2 * needed);
     unload(&loaded);
 }
 
@@ -103,6 +133,21 @@ static void assert_every_listener_key(const struct conf *conf)
     assert_string_equal(push->identity, "who");
 }
 
+static void assert_every_cas_key(const struct conf_cas *cas)
+{
+    assert_non_null(cas);
+    assert_string_equal(cas->address, "grpcs://[2001:db8::1]:8980");
+    assert_string_equal(cas->instance_name, "");
+    assert_string_equal(cas->tls_ca, "/etc/passwd");
+    assert_string_equal(cas->tls_certificate, "/etc/group");
+    assert_string_equal(cas->tls_key, "/etc/hosts");
+    assert_string_equal(cas->token_file, "/etc/nsswitch.conf");
+    assert_int_equal(cas->trust, 0);
+    assert_int_equal(cas->timeout, 30000);
+    assert_int_equal(cas->connections, 64);
+    assert_int_equal(cas->on_unavailable, CONF_ON_UNAVAILABLE_SERVE);
+}
+
 static void assert_every_instance_key(const struct conf *conf)
 {
     assert_int_equal(conf->instance_count, 2);
@@ -119,6 +164,7 @@ static void assert_every_instance_key(const struct conf *conf)
     const struct conf_instance *kernel = &conf->instances[1];
     assert_string_equal(kernel->name, "team/kernel");
     assert_true(kernel->index_only);
+    assert_every_cas_key(kernel->cas);
     assert_false(kernel->push.any);
     assert_int_equal(kernel->push.count, 1);
     assert_string_equal(kernel->push.names[0], "ci-kernel");
@@ -150,6 +196,16 @@ static void test_every_key(void **state)
                                "  - name: team/kernel\n"
                                "    storage: /nowhere/kernel\n"
                                "    index-only: true\n"
+                               "    cas:\n"
+                               "      address: grpcs://[2001:db8::1]:8980\n"
+                               "      instance-name: ''\n"
+                               "      tls: {ca: /etc/passwd, certificate: /etc/group,\n"
+                               "            key: /etc/hosts}\n"
+                               "      token-file: /etc/nsswitch.conf\n"
+                               "      trust: 0s\n"
+                               "      timeout: 30s\n"
+                               "      connections: 64\n"
+                               "      on-unavailable: serve\n"
                                "    push: [ci-kernel]\n"
                                "    pull: [ci-kernel, alice@example.org]\n"
                                "limits: {message: 4MiB, streams: 100}\n"
@@ -256,6 +312,23 @@ static void test_units(void **state)
          "5:19: instances[0].expire-after: \"36501d\" is too large; the most is 36500d"},
         {BOTH "    expire-after: 106751991168d\n",
          "5:19: instances[0].expire-after: \"106751991168d\" is too large a number"},
+        {BOTH CAS "      trust: 10\n",
+         "8:14: instances[0].cas.trust: has no unit; write 10m, not 10"},
+        {BOTH CAS "      trust: 30d\n", ""},
+        {BOTH CAS "      trust: 31d\n",
+         "8:14: instances[0].cas.trust: \"31d\" is too large; the most is 30d"},
+        {BOTH CAS "      timeout: 5\n",
+         "8:16: instances[0].cas.timeout: has no unit; write 5s, not 5"},
+        {BOTH CAS "      timeout: 0s\n",
+         "8:16: instances[0].cas.timeout: \"0s\" is too small; the least is 1s"},
+        {BOTH CAS "      timeout: 11m\n",
+         "8:16: instances[0].cas.timeout: \"11m\" is too large; the most is 10m"},
+        {BOTH CAS "      connections: 0\n",
+         "8:20: instances[0].cas.connections: \"0\" is too small; the least is 1"},
+        {BOTH CAS "      connections: 65\n",
+         "8:20: instances[0].cas.connections: \"65\" is too large; the most is 64"},
+        {BOTH CAS "      on-unavailable: wait\n",
+         "8:23: instances[0].cas.on-unavailable: \"wait\" must be one of fail, serve"},
         {BOTH "shutdown-grace: 0s\n", ""},
         {BOTH "shutdown-grace: 61m\n", "5:17: shutdown-grace: \"61m\" is too large; the most is "
                                        "1h"},
@@ -451,6 +524,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_defaults_of_a_cas),
         cmocka_unit_test(test_no_more_is_kept_than_is_needed),
         cmocka_unit_test(test_nothing_is_kept_of_a_faulty_file),
         cmocka_unit_test(test_every_key),

@@ -264,6 +264,67 @@ static void test_open_storage(void **state)
     drop(&pair);
 }
 
+#define PAIRED BOTH "    index-only: true\n    cas: {address: grpc://buildbarn:8980}\n"
+
+static void test_a_cas_is_taken_over_as_a_whole(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(PAIRED, BOTH "    index-only: true\n    cas: {address: unix:/nowhere/cas, trust: 0s}\n",
+          &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "");
+    assert_string_equal(pair.next.conf.instances[0].cas->address, "unix:/nowhere/cas");
+    assert_int_equal(pair.next.conf.instances[0].cas->trust, 0);
+    drop(&pair);
+
+    carry(PAIRED, BOTH "    index-only: true\n", &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "");
+    assert_null(pair.next.conf.instances[0].cas);
+    drop(&pair);
+
+    carry(BOTH "    index-only: true\n", PAIRED, &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "");
+    assert_string_equal(pair.next.conf.instances[0].cas->address, "grpc://buildbarn:8980");
+    drop(&pair);
+}
+
+/* Its CAS is its own until a restart. */
+static void test_a_cas_beside_one_that_is_open_is_put_back(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(BOTH, PAIRED, &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "instances[0].index-only: false -> true\n"
+                       "instances[0].cas:  -> grpc://buildbarn:8980\n");
+    assert_false(pair.next.conf.instances[0].index_only);
+    assert_null(pair.next.conf.instances[0].cas);
+    drop(&pair);
+}
+
+/* Whoever adds a CAS of its own does not mean that nothing is checked until the restart. */
+static void test_what_stays_index_only_is_checked_as_before(void **state)
+{
+    (void)state;
+    struct pair pair;
+    carry(PAIRED, BOTH, &pair);
+    conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "instances[0].cas: grpc://buildbarn:8980 -> \n"
+                       "instances[0].index-only: true -> false\n");
+    assert_true(pair.next.conf.instances[0].index_only);
+    assert_ptr_equal(pair.next.conf.instances[0].cas, pair.running.conf.instances[0].cas);
+    drop(&pair);
+
+    /* So is an instance that keeps its storage. */
+    carry(PAIRED, LISTENERS "instances: [{storage: /nowhere/new}]\n", &pair);
+    assert_kept(&pair, "instances[0].storage: /nowhere/main -> /nowhere/new\n");
+    assert_ptr_equal(pair.next.conf.instances[0].cas, pair.running.conf.instances[0].cas);
+    drop(&pair);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +338,9 @@ int main(void)
         cmocka_unit_test(test_an_instance_with_another_storage_keeps_all),
         cmocka_unit_test(test_rights_that_go_on_are_told),
         cmocka_unit_test(test_open_storage),
+        cmocka_unit_test(test_a_cas_is_taken_over_as_a_whole),
+        cmocka_unit_test(test_a_cas_beside_one_that_is_open_is_put_back),
+        cmocka_unit_test(test_what_stays_index_only_is_checked_as_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -322,10 +322,6 @@ static void test_instance_values(void **state)
         {BOTH "    index-only: true\n    quota: 1GiB\n",
          "6:5: instances[0].quota: is that of the CAS, which an index-only instance has not; "
          "remove it, or write index-quota"},
-        {BOTH "    index-only: true\n    cas: {address: \"grpc://buildbarn:8980\"}\n",
-         "6:5: instances[0].cas: checking against an external CAS is not available in this "
-         "version; remove it, and answers are given as stored, without looking whether the CAS "
-         "still has the content"},
         {BOTH "    digest-functions: []\n",
          "5:23: instances[0].digest-functions: is empty; name at least one, or remove the key for "
          "sha256"},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The qualifier checksum.sri: what a pushed blob must be (W3C Subresource Integrity). */
-#ifndef ASSETD_SERVICE_CHECKSUM_H
-#define ASSETD_SERVICE_CHECKSUM_H
+#ifndef ASSETD_STORE_CHECKSUM_H
+#define ASSETD_STORE_CHECKSUM_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parsing of Subresource Integrity metadata: "sha256-BASE64[?options] sha512-BASE64 ...". */
-#include "service/checksum.h"
+#include "store/checksum.h"
 
 #include <openssl/evp.h>
 #include <string.h>
