@@ -46,7 +46,7 @@ OUR_CFLAGS := -std=c11 -fPIE -pthread $(CFLAGS_$(VARIANT))
 OUR_LDFLAGS := -pthread $(LDFLAGS_$(VARIANT))
 COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS)
 LINK = $(CC) $(OUR_LDFLAGS) $(CFLAGS) $(LDFLAGS)
-LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -lcrypto -lsystemd
+LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -ljansson -lcrypto -lsystemd
 
 # What is generated from protos/: messages for protobuf-c, and all descriptors for reflection.
 PROTOS := $(sort $(shell find protos -name '*.proto'))

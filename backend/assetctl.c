@@ -11,6 +11,8 @@
 
 static const struct command commands[] = {
     {"check", "STORAGE [--repair]", "verify what a storage directory holds", group_check},
+    {"export", "INSTANCE", "write the index of an instance to stdout, as JSON", group_export},
+    {"import", "INSTANCE [--check]", "take such lines from stdin into an index", group_import},
     {"cert", "COMMAND ...", "the server's key pair, and certificates of clients", group_cert},
     {"token", "COMMAND ...", "tokens of clients", group_token},
 };

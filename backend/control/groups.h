@@ -6,6 +6,10 @@
 /* `assetctl check`: what a storage directory holds. */
 int group_check(int argc, char **argv);
 
+/* `assetctl export` and `assetctl import`: the index of an instance as lines of JSON. */
+int group_export(int argc, char **argv);
+int group_import(int argc, char **argv);
+
 /* `assetctl cert`: the server's key pair, and certificates of clients. */
 int group_cert(int argc, char **argv);
 

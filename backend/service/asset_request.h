@@ -11,15 +11,8 @@
 #include "service/messages.h"
 #include "store/asset_index.h"
 
-/* Bounds of what is accepted. Lengths are in bytes. */
-enum {
-    ASSET_URIS_MAX = 64,
-    ASSET_URI_LENGTH_MAX = 8192,
-    ASSET_QUALIFIERS_MAX = 64,
-    ASSET_QUALIFIER_NAME_MAX = 256,
-    ASSET_QUALIFIER_VALUE_MAX = 4096,
-    ASSET_REFERENCES_MAX = 100000,
-};
+/* URIs of one request; the other bounds are those of assets. */
+enum { ASSET_URIS_MAX = 64 };
 
 /* ERR_INVALID, with what to do, if there is no URI, too many, or one of a wrong length. */
 int asset_request_uris(char *const *uris, size_t count, struct err *err);

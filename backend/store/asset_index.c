@@ -49,10 +49,10 @@ int asset_index_get(struct asset_index *index, const struct asset_key *key, stru
 int asset_index_each(struct asset_index *index,
                      bool (*visit)(void *context, const struct asset_key *key,
                                    const struct asset *asset),
-                     void *context, struct err *err)
+                     void *context, uint64_t *damaged, struct err *err)
 {
     struct asset_found found[EACH_STEP];
-    struct asset_walk walk = {.begun = false};
+    struct asset_walk walk = {.ended = false};
     struct arena arena;
     bool goes_on = true;
     int rc = 0;
@@ -67,6 +67,7 @@ int asset_index_each(struct asset_index *index,
         arena_fini(&arena);
     }
     arena_fini(&arena);
+    *damaged = walk.damaged;
     return rc;
 }
 
@@ -282,17 +283,18 @@ static void stop_thread(struct asset_index *index)
 /* --- open and close --- */
 
 /* Decides whether this process writes, for the time being. */
-static int choose_role(struct asset_index *index, struct err *err)
+static int choose_role(struct asset_index *index, bool writes_at_once, struct err *err)
 {
     int rc = index->may_write ? store_directory_lock(&index->directory, &index->holder) : 0;
     atomic_store(&index->is_writing, index->may_write && rc == 0);
-    if (rc == 0 || rc == -ERR_UNAVAILABLE)
+    if (rc == 0 || (rc == -ERR_UNAVAILABLE && !writes_at_once))
         return 0;
     *err = index->holder;
     return rc;
 }
 
-static int open_parts(struct asset_index *index, int64_t quota, struct err *err)
+static int open_parts(struct asset_index *index, const struct asset_index_options *options,
+                      struct err *err)
 {
     int rc = asset_uses_init(&index->uses, err);
     if (rc == 0)
@@ -300,12 +302,12 @@ static int open_parts(struct asset_index *index, int64_t quota, struct err *err)
     if (rc != 0)
         return rc;
     index->has_shared = true;
-    rc = choose_role(index, err);
+    rc = choose_role(index, options->writes_at_once, err);
     if (rc != 0)
         return rc;
     bool is_writing = atomic_load(&index->is_writing);
-    rc = asset_tables_open(&index->tables, &index->directory, &index->shared, quota, is_writing,
-                           &index->uses, err);
+    rc = asset_tables_open(&index->tables, &index->directory, &index->shared, options->quota,
+                           is_writing, &index->uses, err);
     if (rc == 0 && is_writing)
         rc = asset_room_shrink(&index->tables, err);
     return rc == 0 ? start_thread(index, err) : rc;
@@ -347,7 +349,7 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
         free(index);
         return err_wrap(err, "index of %s", options->path);
     }
-    rc = open_parts(index, options->quota, err);
+    rc = open_parts(index, options, err);
     if (rc != 0) {
         (void)err_wrap(err, "index %s", index->directory.path);
         asset_index_close(index);

@@ -16,6 +16,15 @@
 
 struct asset_index;
 
+/* Bounds of what is accepted. Lengths are in bytes. */
+enum {
+    ASSET_URI_LENGTH_MAX = 8192,
+    ASSET_QUALIFIERS_MAX = 64,
+    ASSET_QUALIFIER_NAME_MAX = 256,
+    ASSET_QUALIFIER_VALUE_MAX = 4096,
+    ASSET_REFERENCES_MAX = 100000,
+};
+
 /* A blob and a directory of the same URI are two assets (Remote Asset API, Push). */
 enum asset_kind { ASSET_BLOB = 0, ASSET_DIRECTORY = 1 };
 
@@ -55,12 +64,13 @@ struct asset_index_options {
     int64_t expire_after; /* milliseconds of not being fetched; 0: never */
     int64_t (*now)(void); /* milliseconds since 1970; NULL: the system's clock. Any thread. */
     bool may_write;       /* this process, when no other does; otherwise it only reads */
+    bool writes_at_once;  /* with may_write: while another process writes, the opening fails */
 };
 
 /*
  * Opens or makes the index and starts its thread. ERR_PRECONDITION: the format is newer than this
  * program. ERR_INVALID: the quota is too small. ERR_UNAVAILABLE: it is open in this process
- * already.
+ * already; or another process writes, whose pid is in the message, and this one would at once.
  *
  * One process writes to it, any number read beside it, in the same pid namespace; they start in any
  * order and end in any way. A process that may write while another one does reads, waits for its
@@ -108,6 +118,8 @@ struct asset_write {
     const struct asset_key *keys;
     size_t key_count;
     const struct asset *asset;
+    bool keeps_later; /* where the asset under a key was pushed later or then, it stays as it is */
+    size_t kept;      /* answer: how many keys those were */
     /* Called once, on the thread of the index, when it is durable (ERR NULL) or failed. Must not
      * block. */
     void (*done)(struct asset_write *write, const struct err *err);
@@ -122,14 +134,20 @@ struct asset_write {
  */
 void asset_index_write(struct asset_index *index, struct asset_write *write);
 
+/* ERR_EXHAUSTED, as a write of it would be: ASSET under KEY is too large for this index. */
+int asset_index_check_size(const struct asset_index *index, const struct asset_key *key,
+                           const struct asset *asset, struct err *err);
+
 /*
- * Calls VISIT for every asset that is not expired, in no order, with strings and arrays that live
- * until it returns; stops when it returns false. Any thread.
+ * Calls VISIT for every asset that is not expired, the one used longest ago first, with strings and
+ * arrays that live until it returns; stops when it returns false. What is used or pushed meanwhile
+ * may come twice. What is damaged is passed over, and counted in *DAMAGED. Holds up no writer,
+ * however long VISIT takes. Any thread.
  */
 int asset_index_each(struct asset_index *index,
                      bool (*visit)(void *context, const struct asset_key *key,
                                    const struct asset *asset),
-                     void *context, struct err *err);
+                     void *context, uint64_t *damaged, struct err *err);
 
 struct asset_index_stats {
     uint64_t assets;

@@ -360,6 +360,11 @@ static const uint8_t *open_record(struct span record, struct input *input, size_
     return take(input, *name_size);
 }
 
+static bool is_of(const struct asset_name *name, const uint8_t *packed_name, size_t size)
+{
+    return size == name->size && memcmp(packed_name, name->bytes, size) == 0;
+}
+
 int asset_record_unpack(struct span record, const struct asset_name *name, struct arena *arena,
                         struct asset_key *key, struct asset *asset, struct err *err)
 {
@@ -368,8 +373,7 @@ int asset_record_unpack(struct span record, const struct asset_name *name, struc
     const uint8_t *packed_name = open_record(record, &input, &name_size);
     if (packed_name == NULL)
         return err_set(err, ERR_DATA_LOSS, "a record of %zu bytes is damaged", record.size);
-    if (name != NULL &&
-        (name_size != name->size || memcmp(packed_name, name->bytes, name_size) != 0))
+    if (name != NULL && !is_of(name, packed_name, name_size))
         return err_set(err, ERR_NOT_FOUND, "the record is that of another asset");
     struct input name_input = {.next = packed_name, .left = name_size};
     if ((key == NULL || take_key(&name_input, arena, key)) && take_asset(&input, arena, asset))
@@ -377,4 +381,13 @@ int asset_record_unpack(struct span record, const struct asset_name *name, struc
     if (name_input.no_memory || input.no_memory)
         return err_no_memory(err, "an asset");
     return err_set(err, ERR_DATA_LOSS, "a record of %zu bytes is malformed", record.size);
+}
+
+bool asset_record_pushed_at(struct span record, const struct asset_name *name, int64_t *pushed_at)
+{
+    struct input input;
+    size_t name_size = 0;
+    const uint8_t *packed_name = open_record(record, &input, &name_size);
+    return packed_name != NULL && is_of(name, packed_name, name_size) &&
+           take_i64(&input, pushed_at);
 }

@@ -58,4 +58,7 @@ void asset_record_pack(const struct asset_name *name, const struct asset *asset,
 int asset_record_unpack(struct span record, const struct asset_name *name, struct arena *arena,
                         struct asset_key *key, struct asset *asset, struct err *err);
 
+/* The time of the push alone, of the record of NAME. False: it is damaged, or of another name. */
+bool asset_record_pushed_at(struct span record, const struct asset_name *name, int64_t *pushed_at);
+
 #endif

@@ -20,7 +20,8 @@ enum {
     RESERVE_PAGES = 64,
     WRITE_SHARE = 4,            /* of the file, for one write at most */
     TRANSACTION_MAX = 32 << 20, /* bytes */
-    STEP_BYTES = 1 << 20,       /* of memory for one step of a walk */
+    STEP_BYTES = 1 << 20,       /* of memory for one step of a walk, */
+    STEP_LOOKS = 1024,          /* and entries that it looks at */
 };
 
 static struct span hash_span(const uint8_t *hash)
@@ -113,18 +114,88 @@ int asset_tables_find(struct asset_tables *tables, const struct asset_name *name
     return rc;
 }
 
-static int next_row(struct MDB_txn *txn, struct asset_walk *walk)
+/* --- the walk; what these return is what the database says --- */
+
+/* Whether the order of use has ROW, which stands under HASH, in its place. */
+static int find_place(struct MDB_txn *txn, const struct asset_row *row, const uint8_t *hash,
+                      bool *is_there)
+{
+    uint8_t number[ASSET_NUMBER_SIZE];
+    struct span found;
+    int rc = asset_env_get(txn, ASSET_BY_USE, asset_number_put(number, row->used), &found);
+    *is_there = rc == 0 && span_equal(found, hash_span(hash));
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
+}
+
+/* The next row by hash; *IS_FOUND unless it is damaged, or has its place in the order of use. */
+static int next_lost(struct asset_tables *tables, struct MDB_txn *txn, struct asset_walk *walk,
+                     struct asset_found *found, bool *is_found)
 {
     struct span key = hash_span(walk->hash);
     struct span row;
-    int rc = walk->begun ? asset_env_next(txn, ASSET_ROWS, &key, &row)
-                         : asset_env_first(txn, ASSET_ROWS, &key, &row);
+    bool has_place = false;
+    int rc = walk->has_begun ? asset_env_next(txn, ASSET_ROWS, &key, &row)
+                             : asset_env_first(txn, ASSET_ROWS, &key, &row);
+    if (rc == ASSET_ENV_NOT_FOUND || (rc == 0 && key.size != ASSET_HASH_SIZE)) { /* or damage */
+        walk->is_in_order = true;
+        walk->has_begun = false;
+        return 0;
+    }
     if (rc != 0)
         return rc;
-    if (key.size != sizeof(walk->hash))
-        return ASSET_ENV_NOT_FOUND; /* damage */
     memcpy(walk->hash, key.data, sizeof(walk->hash));
-    walk->begun = true;
+    memcpy(found->hash, walk->hash, sizeof(found->hash));
+    walk->has_begun = true;
+    rc = asset_tables_get_row(tables, txn, found->hash, &found->row);
+    if (rc == ASSET_ENV_NOT_FOUND)
+        walk->damaged++;
+    else if (rc == 0)
+        rc = find_place(txn, &found->row, found->hash, &has_place);
+    *is_found = rc == 0 && !has_place;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
+}
+
+/* The next one in the order of use; not *IS_FOUND: damage has left a place that nobody has. */
+static int next_in_order(struct asset_tables *tables, struct MDB_txn *txn, struct asset_walk *walk,
+                         struct asset_found *found, bool *is_found)
+{
+    uint8_t number[ASSET_NUMBER_SIZE];
+    struct span key = asset_number_put(number, walk->used);
+    struct span hash;
+    int rc = walk->has_begun ? asset_env_next(txn, ASSET_BY_USE, &key, &hash)
+                             : asset_env_first(txn, ASSET_BY_USE, &key, &hash);
+    if (rc == ASSET_ENV_NOT_FOUND || (rc == 0 && key.size != ASSET_NUMBER_SIZE)) { /* or damage */
+        walk->ended = true;
+        return 0;
+    }
+    if (rc != 0)
+        return rc;
+    walk->has_begun = true;
+    walk->used = asset_number_get(key.data);
+    if (hash.size != ASSET_HASH_SIZE)
+        return 0;
+    memcpy(found->hash, hash.data, sizeof(found->hash));
+    rc = asset_tables_get_row(tables, txn, found->hash, &found->row);
+    *is_found = rc == 0 && found->row.used == walk->used;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
+}
+
+/* *IS_FOUND: FOUND is the next asset of the walk. */
+static int step(struct asset_tables *tables, struct MDB_txn *txn, struct asset_walk *walk,
+                struct arena *arena, struct asset_found *found, bool *is_found, struct err *err)
+{
+    *is_found = false;
+    int rc = walk->is_in_order ? next_in_order(tables, txn, walk, found, is_found)
+                               : next_lost(tables, txn, walk, found, is_found);
+    if (rc != 0)
+        return read_fault(tables, err, rc, "read the rows");
+    if (!*is_found)
+        return 0;
+    rc = read_asset(tables, txn, &found->row, NULL, arena, &found->key, &found->asset, err);
+    if (rc != -ERR_NOT_FOUND)
+        return rc;
+    walk->damaged++;
+    *is_found = false;
     return 0;
 }
 
@@ -137,24 +208,12 @@ int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, stru
     int rc = asset_db_read_begin(tables->db, &txn, err);
     if (rc != 0)
         return rc;
-    while (rc == 0 && *count < room && arena->total < STEP_BYTES) {
-        struct asset_found *next = &found[*count];
-        rc = next_row(txn, walk);
-        walk->ended = rc == ASSET_ENV_NOT_FOUND;
-        if (rc != 0) {
-            rc = walk->ended ? 0 : read_fault(tables, err, rc, "read the rows");
-            break;
-        }
-        memcpy(next->hash, walk->hash, sizeof(next->hash));
-        rc = asset_tables_get_row(tables, txn, next->hash, &next->row);
-        if (rc == 0)
-            rc = read_asset(tables, txn, &next->row, NULL, arena, &next->key, &next->asset, err);
-        else if (rc != ASSET_ENV_NOT_FOUND)
-            rc = read_fault(tables, err, rc, "read a row");
-        if (rc == 0)
-            ++*count;
-        else if (rc == -ERR_NOT_FOUND || rc == ASSET_ENV_NOT_FOUND)
-            rc = 0;
+    for (size_t looks = 0; rc == 0 && !walk->ended && *count < room && looks < STEP_LOOKS &&
+                           arena->total < STEP_BYTES;
+         looks++) {
+        bool is_found;
+        rc = step(tables, txn, walk, arena, &found[*count], &is_found, err);
+        *count += rc == 0 && is_found;
     }
     asset_db_read_end(tables->db, txn);
     return rc;
@@ -311,6 +370,18 @@ static int put_asset(struct asset_tables *tables, const struct asset_name *name,
                            asset_span("", 0));
     }
     return rc == 0 ? put_row(tables, name->hash, &row) : rc;
+}
+
+int asset_tables_pushed_at(struct asset_tables *tables, const struct asset_name *name,
+                           struct asset_row *row, int64_t *pushed_at, struct err *err)
+{
+    struct span record;
+    int rc = asset_tables_get_row(tables, tables->txn, name->hash, row);
+    if (rc == 0)
+        rc = asset_tables_get_record(tables->txn, row, &record);
+    if (rc == ASSET_ENV_NOT_FOUND || (rc == 0 && !asset_record_pushed_at(record, name, pushed_at)))
+        return err_set(err, ERR_NOT_FOUND, "no such asset");
+    return rc == 0 ? 0 : asset_env_fault(err, rc, "read an asset");
 }
 
 int asset_tables_put(struct asset_tables *tables, const struct asset_name *name,

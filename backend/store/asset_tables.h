@@ -64,11 +64,18 @@ int asset_tables_find(struct asset_tables *tables, const struct asset_name *name
                       struct arena *arena, struct asset_row *row, struct asset *asset,
                       struct err *err);
 
-/* A walk over all assets by hash. Zero it to begin. */
+/*
+ * A walk over all assets in the order of their use. Those that have lost their place in it, by
+ * damage, come first. Zero it to begin.
+ */
 struct asset_walk {
-    uint8_t hash[ASSET_HASH_SIZE]; /* of the last one seen */
-    bool begun;
     bool ended;
+    uint64_t damaged; /* assets that were passed over */
+    /* asset_tables.c's own: */
+    bool is_in_order;              /* all were looked at for that */
+    bool has_begun;                /* that, or going by their places */
+    uint8_t hash[ASSET_HASH_SIZE]; /* the last one looked at */
+    uint64_t used;                 /* the place of the last one */
 };
 
 struct asset_found {
@@ -80,7 +87,8 @@ struct asset_found {
 
 /*
  * The next few assets, at most *COUNT, in ARENA; fewer, or none, do not mean the end. No snapshot
- * is held between the calls, so that a slow walk keeps no page from being reused.
+ * is held between the calls, so that a slow walk keeps no page from being reused: an asset that is
+ * used or pushed meanwhile has a new place, and may come twice.
  */
 int asset_tables_step(struct asset_tables *tables, struct asset_walk *walk, struct arena *arena,
                       struct asset_found *found, size_t *count, struct err *err);
@@ -112,6 +120,10 @@ size_t asset_tables_renewals_max(const struct asset_tables *tables);
 int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err *err);
 int asset_tables_commit(struct asset_tables *tables, struct err *err);
 void asset_tables_abort(struct asset_tables *tables);
+
+/* Within a transaction: the row of a name, and when it was pushed. ERR_NOT_FOUND as above. */
+int asset_tables_pushed_at(struct asset_tables *tables, const struct asset_name *name,
+                           struct asset_row *row, int64_t *pushed_at, struct err *err);
 
 /* Within a transaction; after any error it can only be aborted. ERR_ABORTED: no room left. */
 int asset_tables_put(struct asset_tables *tables, const struct asset_name *name,

@@ -28,16 +28,45 @@ struct changes {
     size_t expired;
 };
 
-static int apply(struct asset_index *index, const struct asset_write *write, struct err *err)
+/* Whether what is under NAME was pushed no earlier than at PUSHED_AT, and is not expired. */
+static int find_later(struct asset_index *index, const struct asset_name *name, int64_t pushed_at,
+                      bool *is_later, struct err *err)
+{
+    struct asset_row row;
+    int64_t found_at;
+    int64_t now = index->now();
+    int rc = asset_tables_pushed_at(&index->tables, name, &row, &found_at, err);
+    *is_later = rc == 0 && found_at >= pushed_at &&
+                !(row.expires_at != 0 && row.expires_at <= now) &&
+                !asset_life_is_unused(&index->uses, name->hash, &row, index->expire_after, now);
+    return rc == -ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int apply_one(struct asset_index *index, struct asset_write *write,
+                     const struct asset_name *name, struct err *err)
+{
+    bool is_later = false;
+    if (write->asset == NULL)
+        return asset_tables_remove(&index->tables, name, err);
+    if (write->keeps_later) {
+        int rc = find_later(index, name, write->asset->pushed_at, &is_later, err);
+        if (rc != 0)
+            return rc;
+    }
+    write->kept += is_later;
+    return is_later ? 0 : asset_tables_put(&index->tables, name, write->asset, err);
+}
+
+static int apply(struct asset_index *index, struct asset_write *write, struct err *err)
 {
     int rc = 0;
+    write->kept = 0;
     for (size_t i = 0; rc == 0 && i < write->key_count; i++) {
         struct asset_name name;
         rc = asset_name_init(&name, &write->keys[i], err);
         if (rc != 0)
             break;
-        rc = write->asset != NULL ? asset_tables_put(&index->tables, &name, write->asset, err)
-                                  : asset_tables_remove(&index->tables, &name, err);
+        rc = apply_one(index, write, &name, err);
         asset_name_fini(&name);
     }
     return rc;
@@ -59,7 +88,7 @@ static int finish(struct asset_index *index, int rc, const struct changes *chang
 }
 
 /* The writes from FIRST up to END in one transaction, which evicts as much as they need, or not. */
-static int commit_writes(struct asset_index *index, const struct asset_write *first,
+static int commit_writes(struct asset_index *index, struct asset_write *first,
                          const struct asset_write *end, bool evicts, struct err *err)
 {
     struct changes changes = {.evicted = 0};
@@ -67,7 +96,7 @@ static int commit_writes(struct asset_index *index, const struct asset_write *fi
     int rc = asset_tables_begin(&index->tables, renewals, err);
     if (rc != 0)
         return rc;
-    for (const struct asset_write *write = first; rc == 0 && write != end; write = write->next)
+    for (struct asset_write *write = first; rc == 0 && write != end; write = write->next)
         rc = apply(index, write, err);
     if (rc == 0 && evicts)
         rc = asset_room_settle(&index->tables, &changes.evicted, err);
@@ -215,13 +244,20 @@ static void write_group(struct asset_index *index, struct asset_write *first,
     }
 }
 
-static void refuse(struct asset_index *index, struct asset_write *write, size_t size)
+static int check_size(const struct asset_index *index, size_t size, struct err *err)
 {
-    struct err err;
-    (void)err_set(&err, ERR_EXHAUSTED,
-                  "the asset takes %zu bytes of the index, more than %zu, a quarter of its quota",
-                  size, asset_tables_write_max(&index->tables));
-    asset_writer_answer(write, write->next, &err);
+    size_t most = asset_tables_write_max(&index->tables);
+    if (size <= most)
+        return 0;
+    return err_set(err, ERR_EXHAUSTED,
+                   "the asset takes %zu bytes of the index, more than %zu, a quarter of its quota",
+                   size, most);
+}
+
+int asset_index_check_size(const struct asset_index *index, const struct asset_key *key,
+                           const struct asset *asset, struct err *err)
+{
+    return check_size(index, asset_record_size(asset_name_size(key), asset), err);
 }
 
 /* Cuts what was queued into groups that a transaction has room for. */
@@ -233,7 +269,8 @@ static void write_queue(struct asset_index *index, struct asset_write *first)
     while (write != NULL) {
         struct asset_write *next = write->next;
         size_t size = write_size(write);
-        bool is_too_large = size > asset_tables_write_max(&index->tables);
+        struct err err;
+        bool is_too_large = check_size(index, size, &err) != 0;
         used += size + ASSET_PUT_COST * write->key_count;
         if (first != write && (is_too_large || used > room)) {
             write_group(index, first, write);
@@ -241,7 +278,7 @@ static void write_queue(struct asset_index *index, struct asset_write *first)
             used = size + ASSET_PUT_COST * write->key_count;
         }
         if (is_too_large) {
-            refuse(index, write, size);
+            asset_writer_answer(write, next, &err);
             first = next;
             used = 0;
         }

@@ -442,8 +442,7 @@ static bool is_held(const struct cas *cas)
     return fcntl(cas->directory.lock_fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
-/* Waits for the tables, which this process makes anew, or the one that writes. */
-static int wait_for_tables(struct cas *cas, const struct store_check *told, struct err *err)
+int cas_check_wait(struct cas *cas, const struct store_check *told, struct err *err)
 {
     const struct cas_shared_header *header = cas->shared.header;
     while (atomic_load(&header->rebuilding) != CAS_REBUILT) {
@@ -456,7 +455,7 @@ static int wait_for_tables(struct cas *cas, const struct store_check *told, stru
         if (is_over && atomic_load(&header->rebuilding) != CAS_REBUILT)
             return err_set(err, ERR_UNAVAILABLE,
                            "the tables of %s have to be made anew after a power cut, and %s; run "
-                           "the check again",
+                           "this again",
                            cas->directory.path,
                            is_ours ? "that failed" : "the process that did it has ended");
         told->progress(told->context, "blobs found after a power cut", atomic_load(&header->blobs),
@@ -470,7 +469,7 @@ int cas_check(struct cas *cas, struct store_check *told, struct cas_checked *che
               struct err *err)
 {
     *checked = (struct cas_checked){.segments = 0};
-    int rc = wait_for_tables(cas, told, err);
+    int rc = cas_check_wait(cas, told, err);
     if (rc != 0)
         return rc;
     struct check check = {.told = told,

@@ -39,6 +39,13 @@ struct cas_checked {
 int cas_check(struct cas *cas, struct store_check *check, struct cas_checked *checked,
               struct err *err);
 
+/*
+ * Waits until it is known what CAS holds, which was opened with may_write = false: its tables may
+ * be made anew after a power cut. TOLD: whom the progress is told. ERR_UNAVAILABLE as above. One
+ * thread.
+ */
+int cas_check_wait(struct cas *cas, const struct store_check *told, struct err *err);
+
 /* Whether a blob is there, which is no use of it. Any thread. */
 bool cas_check_has(struct cas *cas, const struct digest *digest);
 

@@ -6,7 +6,7 @@
 set -eu
 
 build='gcc make libc6-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-       libprotobuf-dev liblmdb-dev libyaml-dev libssl-dev libsystemd-dev
+       libprotobuf-dev liblmdb-dev libyaml-dev libjansson-dev libssl-dev libsystemd-dev
        openssl'
 test='lintian python3 python3-venv bubblewrap fuse3 busybox-static libcmocka-dev systemd strace'
 check='clang-14 clang-format-14 shellcheck libcmocka-dev libnghttp2-dev python3'

@@ -30,7 +30,7 @@ FOLDERS_OF = {
     "openssl/": {"credential"},
 }
 ANYWHERE = {"openssl/evp.h"}
-ONE_FILE = ("lmdb.h", "yaml.h", "systemd/sd-daemon.h")
+ONE_FILE = ("lmdb.h", "yaml.h", "jansson.h", "systemd/sd-daemon.h")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 

@@ -129,15 +129,31 @@ static void on_done(struct asset_write *write, const struct err *err)
         (void)sem_wait(block);
 }
 
-void site_begin_write(struct site *site, struct pending *pending, const struct asset_key *keys,
-                      size_t key_count, const struct asset *asset)
+static void begin_write(struct site *site, struct pending *pending, const struct asset_key *keys,
+                        size_t key_count, const struct asset *asset, bool keeps_later)
 {
-    pending->write =
-        (struct asset_write){.keys = keys, .key_count = key_count, .asset = asset, .done = on_done};
+    pending->write = (struct asset_write){.keys = keys,
+                                          .key_count = key_count,
+                                          .asset = asset,
+                                          .keeps_later = keeps_later,
+                                          .done = on_done};
     pending->code = ERR_CODES;
     pending->block = NULL;
     (void)sem_init(&pending->done, 0, 0);
     asset_index_write(site->index, &pending->write);
+}
+
+void site_begin_write(struct site *site, struct pending *pending, const struct asset_key *keys,
+                      size_t key_count, const struct asset *asset)
+{
+    begin_write(site, pending, keys, key_count, asset, false);
+}
+
+void site_begin_keeping_write(struct site *site, struct pending *pending,
+                              const struct asset_key *keys, size_t key_count,
+                              const struct asset *asset)
+{
+    begin_write(site, pending, keys, key_count, asset, true);
 }
 
 enum err_code site_end_write(struct pending *pending)

@@ -64,6 +64,9 @@ struct pending {
 
 void site_begin_write(struct site *site, struct pending *pending, const struct asset_key *keys,
                       size_t key_count, const struct asset *asset);
+void site_begin_keeping_write(struct site *site, struct pending *pending,
+                              const struct asset_key *keys, size_t key_count,
+                              const struct asset *asset);
 enum err_code site_end_write(struct pending *pending);
 
 /* One after the other. */

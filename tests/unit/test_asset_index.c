@@ -185,9 +185,14 @@ static void test_a_hundred_thousand_references(void **state)
                                           .may_write = true};
     assert_int_equal(asset_index_open(&options, &site->index, &site->err), 0);
     site_put_number(site, 1);
+    assert_int_equal(asset_index_check_size(site->index, &key, &asset, &site->err), -ERR_EXHAUSTED);
     assert_int_equal(site_write(site, &key, 1, &asset), ERR_EXHAUSTED);
     assert_false(site_has(site, &key));
     assert_true(site_has_number(site, 1));
+    asset.blob_count /= 4;
+    asset.directory_count /= 4;
+    assert_int_equal(asset_index_check_size(site->index, &key, &asset, &site->err), 0);
+    assert_int_equal(site_write(site, &key, 1, &asset), ERR_OK);
     assert_int_equal(site_stats(site).evicted, 0);
     free(digests);
 }
@@ -219,8 +224,9 @@ static void test_each_visits_all_once(void **state)
     enum { COUNT = 300 };
     struct visits visits = {.count = 0};
     const struct qualifier qualifiers[] = {{"b", "2"}, {"a", "1"}};
+    uint64_t damaged;
     site_open(site, 4 * MIB, 0);
-    assert_int_equal(asset_index_each(site->index, visit, &visits, &site->err), 0);
+    assert_int_equal(asset_index_each(site->index, visit, &visits, &damaged, &site->err), 0);
     assert_int_equal(visits.count, 0);
     for (uint64_t i = 0; i < COUNT; i++) {
         char text[64];
@@ -232,13 +238,155 @@ static void test_each_visits_all_once(void **state)
             asset.expires_at = 1;
         site_put(site, &key, &asset);
     }
-    assert_int_equal(asset_index_each(site->index, visit, &visits, &site->err), 0);
+    assert_int_equal(asset_index_each(site->index, visit, &visits, &damaged, &site->err), 0);
     assert_int_equal(visits.count, COUNT - COUNT / 3);
     for (int i = 0; i < COUNT; i++)
         assert_int_equal(visits.seen[i], i % 3 != 0);
     visits = (struct visits){.stop_at = 5};
-    assert_int_equal(asset_index_each(site->index, visit, &visits, &site->err), 0);
+    assert_int_equal(asset_index_each(site->index, visit, &visits, &damaged, &site->err), 0);
     assert_int_equal(visits.count, 5);
+}
+
+/* What is visited, and what is done to the index at the first one. */
+struct order_of_visits {
+    struct site *site;
+    void (*meanwhile)(struct site *site);
+    unsigned count;
+    int64_t numbers[1000];
+};
+
+static bool note_visit(void *context, const struct asset_key *key, const struct asset *asset)
+{
+    struct order_of_visits *order = context;
+    (void)key;
+    if (order->count == 0 && order->meanwhile != NULL)
+        order->meanwhile(order->site);
+    assert_true(order->count < 1000);
+    order->numbers[order->count++] = asset->content.size;
+    return true;
+}
+
+static void check_order(struct site *site, void (*meanwhile)(struct site *site),
+                        const int64_t *numbers, unsigned count)
+{
+    struct order_of_visits order = {.site = site, .meanwhile = meanwhile};
+    uint64_t damaged;
+    assert_int_equal(asset_index_each(site->index, note_visit, &order, &damaged, &site->err), 0);
+    assert_int_equal(damaged, 0);
+    assert_int_equal(order.count, count);
+    assert_memory_equal(order.numbers, numbers, count * sizeof(*numbers));
+}
+
+static void test_each_goes_by_use(void **state)
+{
+    struct site *site = *state;
+    site_open(site, 4 * MIB, 0);
+    for (uint64_t i = 1; i <= 5; i++)
+        site_put_number(site, 6 - i);
+    check_order(site, NULL, (const int64_t[]){5, 4, 3, 2, 1}, 5);
+    atomic_fetch_add(&site_clock, HOUR);
+    site_touch(site, 4);
+    site_close(site); /* writes the use */
+    site_open(site, 4 * MIB, 0);
+    check_order(site, NULL, (const int64_t[]){5, 3, 2, 1, 4}, 5);
+}
+
+static void push_some_again(struct site *site)
+{
+    site_put_number(site, 1);
+    site_put_number(site, 299);
+    site_put_number(site, 300);
+}
+
+static void test_each_misses_nothing_that_moves_meanwhile(void **state)
+{
+    struct site *site = *state;
+    int64_t numbers[302];
+    unsigned count = 0;
+    site_open(site, 4 * MIB, 0);
+    site_fill(site, 1, 300);
+    /* The first was seen before it moved. */
+    for (int64_t i = 1; i < 299; i++)
+        numbers[count++] = i;
+    numbers[count++] = 1;
+    numbers[count++] = 299;
+    numbers[count++] = 300;
+    check_order(site, push_some_again, numbers, count);
+}
+
+/* --- what was pushed later stays --- */
+
+static void test_what_was_pushed_later_is_kept(void **state)
+{
+    struct site *site = *state;
+    static const struct {
+        int64_t later; /* than the asset that is there */
+        size_t kept;
+    } cases[] = {{-1, 1}, {0, 1}, {1, 0}};
+    site_open(site, MIB, HOUR);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct asset_key keys[] = {site_key("urn:there"), site_key("urn:new")};
+        struct asset asset = site_asset(1);
+        struct asset next = site_asset(2);
+        struct pending pending;
+        struct asset found;
+        asset.expires_at = site_now() + MINUTE;
+        site_put(site, &keys[0], &asset);
+        next.pushed_at += cases[i].later;
+        site_begin_keeping_write(site, &pending, keys, 2, &next);
+        assert_int_equal(site_end_write(&pending), ERR_OK);
+        assert_int_equal(pending.write.kept, cases[i].kept);
+        assert_int_equal(site_get(site, &keys[0], &found), 0);
+        assert_int_equal(found.content.size, cases[i].kept == 1 ? 1 : 2);
+        assert_int_equal(found.expires_at != 0, cases[i].kept == 1);
+        assert_int_equal(site_get(site, &keys[1], &found), 0);
+        assert_int_equal(found.content.size, 2);
+        assert_int_equal(site_write(site, keys, 2, NULL), ERR_OK);
+    }
+}
+
+static void test_of_two_in_one_group_the_later_stays(void **state)
+{
+    struct site *site = *state;
+    struct asset_key key = site_key("urn:a");
+    struct asset assets[] = {site_asset(1), site_asset(2), site_asset(3)};
+    struct pending writes[3];
+    struct asset found;
+    struct blocker blocker;
+    assets[1].pushed_at += 1;
+    site_open(site, MIB, 0);
+    site_block(site, &blocker);
+    for (int i = 0; i < 3; i++) {
+        site_begin_keeping_write(site, &writes[i], &key, 1, &assets[i]);
+    }
+    site_unblock(&blocker);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(site_end_write(&writes[i]), ERR_OK);
+        assert_int_equal(writes[i].write.kept, i == 2);
+    }
+    assert_int_equal(site_get(site, &key, &found), 0);
+    assert_int_equal(found.content.size, 2);
+}
+
+/* It is as good as gone, though no sweep has come by yet. */
+static void test_what_has_expired_is_not_kept(void **state)
+{
+    struct site *site = *state;
+    const struct asset_key keys[] = {site_key("urn:expires"), site_key("urn:unused")};
+    struct asset asset = site_asset(1);
+    struct asset next = site_asset(2);
+    struct pending pending;
+    site_open(site, MIB, HOUR);
+    asset.fetched_at -= 2 * HOUR;
+    site_put(site, &keys[1], &asset);
+    asset.fetched_at = site_now();
+    asset.expires_at = site_now();
+    site_put(site, &keys[0], &asset);
+    next.pushed_at -= MINUTE;
+    site_begin_keeping_write(site, &pending, keys, 2, &next);
+    assert_int_equal(site_end_write(&pending), ERR_OK);
+    assert_int_equal(pending.write.kept, 0);
+    assert_true(site_has(site, &keys[0]) && site_has(site, &keys[1]));
 }
 
 /* --- opening --- */
@@ -386,6 +534,11 @@ int main(void)
         INDEX_TEST(test_one_write_has_many_keys_and_removes_them),
         INDEX_TEST(test_a_hundred_thousand_references),
         INDEX_TEST(test_each_visits_all_once),
+        INDEX_TEST(test_each_goes_by_use),
+        INDEX_TEST(test_each_misses_nothing_that_moves_meanwhile),
+        INDEX_TEST(test_what_was_pushed_later_is_kept),
+        INDEX_TEST(test_of_two_in_one_group_the_later_stays),
+        INDEX_TEST(test_what_has_expired_is_not_kept),
         INDEX_TEST(test_a_second_opening_in_the_same_process_is_refused),
         INDEX_TEST(test_a_newer_format_is_refused),
         INDEX_TEST(test_a_file_that_is_no_database_is_refused),

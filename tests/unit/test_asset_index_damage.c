@@ -54,6 +54,7 @@ static bool count_asset(void *context, const struct asset_key *key, const struct
 static void check_damage(struct site *site, const char *table, size_t offset, bool is_found)
 {
     unsigned count = 0;
+    uint64_t damaged;
     site_open(site, MIB, HOUR);
     site_put_number(site, 1);
     assert_true(site_has_number(site, 1));
@@ -61,8 +62,9 @@ static void check_damage(struct site *site, const char *table, size_t offset, bo
     damage(site, table, offset);
     site_open(site, MIB, HOUR);
     assert_int_equal(site_has_number(site, 1), is_found);
-    assert_int_equal(asset_index_each(site->index, count_asset, &count, &site->err), 0);
+    assert_int_equal(asset_index_each(site->index, count_asset, &count, &damaged, &site->err), 0);
     assert_int_equal(count, is_found);
+    assert_int_equal(damaged, !is_found);
     /* A push heals it; neither expiry nor eviction minds. */
     site_put_number(site, 1);
     assert_true(site_has_number(site, 1));
@@ -124,12 +126,13 @@ static void test_damage_of_the_file_is_no_miss(void **state)
     struct asset_key key = site_numbered_key(text, 1);
     struct asset asset = site_asset(1);
     unsigned count = 0;
+    uint64_t damaged;
     site_open(site, MIB, 0);
     site_put(site, &key, &asset);
     damage_row_pages(site);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(site_get(site, &key, &asset), -ERR_UNAVAILABLE);
-        assert_int_equal(asset_index_each(site->index, count_asset, &count, &site->err),
+        assert_int_equal(asset_index_each(site->index, count_asset, &count, &damaged, &site->err),
                          -ERR_UNAVAILABLE);
     }
     asset = site_asset(1);

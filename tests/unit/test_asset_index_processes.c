@@ -30,6 +30,7 @@
 enum act {
     OPEN_TO_READ, /* NUMBER: quota */
     OPEN_TO_WRITE,
+    OPEN_TO_WRITE_AT_ONCE,
     CLOSE,
     FILL, /* NUMBER up to END */
     PUT,
@@ -170,7 +171,8 @@ static void open_index(struct site *site, const struct order *order, struct outc
                                           .quota = (int64_t)order->number,
                                           .expire_after = order->expire_after,
                                           .now = site_now,
-                                          .may_write = order->act == OPEN_TO_WRITE};
+                                          .may_write = order->act != OPEN_TO_READ,
+                                          .writes_at_once = order->act == OPEN_TO_WRITE_AT_ONCE};
     outcome->code = -asset_index_open(&options, &site->index, &site->err);
     (void)snprintf(outcome->msg, sizeof(outcome->msg), "%s",
                    outcome->code != 0 ? site->err.msg : "");
@@ -182,6 +184,7 @@ static void act_on(struct site *site, struct snapshot *snapshot, const struct or
     switch (order->act) {
     case OPEN_TO_READ:
     case OPEN_TO_WRITE:
+    case OPEN_TO_WRITE_AT_ONCE:
         open_index(site, order, outcome);
         break;
     case CLOSE:
@@ -584,6 +587,26 @@ static void test_a_waiting_process_takes_over(void **state)
     end(&first);
 }
 
+static void test_who_would_write_at_once_does_not_wait(void **state)
+{
+    struct site *site = *state;
+    struct child writer = start(site);
+    struct child other = start(site);
+    char pid[32];
+    (void)snprintf(pid, sizeof(pid), "process %d", (int)writer.pid);
+    tell(&writer, OPEN_TO_WRITE, MIB);
+    struct outcome outcome =
+        tell_all(&other, (struct order){.act = OPEN_TO_WRITE_AT_ONCE, .number = MIB});
+    assert_int_equal(outcome.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(outcome.msg, pid));
+    tell(&writer, PUT, 1);
+    end(&writer);
+    tell(&other, OPEN_TO_WRITE_AT_ONCE, MIB);
+    assert_int_equal(tell(&other, HAS, 1), 1);
+    tell(&other, PUT, 2);
+    end(&other);
+}
+
 static void test_taking_over_with_a_smaller_quota(void **state)
 {
     struct site *site = *state;
@@ -809,6 +832,7 @@ int main(void)
         INDEX_TEST(test_uses_wait_for_a_writer),
         INDEX_TEST(test_what_a_reader_used_does_not_expire),
         INDEX_TEST(test_a_waiting_process_takes_over),
+        INDEX_TEST(test_who_would_write_at_once_does_not_wait),
         INDEX_TEST(test_taking_over_with_a_smaller_quota),
         INDEX_TEST(test_a_killed_reader_keeps_no_page),
         INDEX_TEST(test_a_snapshot_outlives_what_the_writer_does),
