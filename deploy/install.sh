@@ -51,7 +51,8 @@ shipped() {
         say "file $mandir/man8/$name.8 config/$name.8"
     done
     say "file $mandir/man5/assetd.yaml.5 config/assetd.yaml.5"
-    for name in README.md deploy/README.md config/minimal.yaml config/full.yaml; do
+    for name in README.md deploy/README.md config/minimal.yaml config/full.yaml \
+        deploy/buildbarn/bb_storage.service deploy/buildbarn/storage.jsonnet; do
         say "file $docdir/$name $name"
     done
     for name in $(below deploy/nginx '*.conf'); do

@@ -65,6 +65,8 @@ def test_what_shipped_files_name_is_there(folder):
         "/usr/local/sbin/assetd",
         "/usr/local/share/doc/assetd/config/full.yaml",
         "/usr/local/share/doc/assetd/deploy/README.md",
+        "/usr/local/share/doc/assetd/deploy/buildbarn/bb_storage.service",
+        "/usr/local/share/doc/assetd/deploy/buildbarn/storage.jsonnet",
         "/usr/local/share/man/man5/assetd.yaml.5",
         "/usr/local/share/man/man8/assetctl.8",
         "/usr/local/share/man/man8/assetd.8",

@@ -2,39 +2,13 @@
 """Fixtures of the tests of nginx's files."""
 
 import contextlib
-import shutil
 
 import pytest
 
-from lib import logs
-from lib.folders import new_folder
-from nginx.credentials import Credentials
-from nginx.front import Front
+from nginx.credentials import made_credentials
+from nginx.front import running_front
 from nginx.layouts import place_of
 from nginx.served import Served, listeners
-
-
-@contextlib.contextmanager
-def made_credentials():
-    folder = new_folder()
-    try:
-        yield Credentials(folder).make()
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def running_front(session, layout, credentials, **options):
-    folder = new_folder()
-    try:
-        front = Front(folder, layout, credentials, **options)
-        with logs.shown(session, front):
-            try:
-                yield front.start()
-            finally:
-                front.stop()
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

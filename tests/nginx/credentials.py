@@ -2,9 +2,12 @@
 """Who calls: credentials made by assetctl, good ones and such as come near them in one way."""
 
 import base64
+import contextlib
 import re
+import shutil
 from typing import NamedTuple
 
+from lib.folders import new_folder
 from lib.server import run_assetctl
 from nginx.certificates import make_pair
 
@@ -97,6 +100,16 @@ class Credentials:
         for name, token in self.tokens.items():
             found += [token, basic(name, token).removeprefix("Basic ")]
         return found
+
+
+@contextlib.contextmanager
+def made_credentials():
+    """Those of a folder that is gone afterwards."""
+    folder = new_folder()
+    try:
+        yield Credentials(folder).make()
+    finally:
+        shutil.rmtree(folder)
 
 
 def callers(read, write, gone):

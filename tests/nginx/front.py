@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """nginx with the shipped files, in front of stand-ins that record what reaches which socket."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 
+from lib import logs
+from lib.folders import new_folder
 from lib.ports import free_port
 from lib.server import CHECKOUT, PATIENCE, wait_until
 from nginx import clients
@@ -63,17 +67,19 @@ http {{
 class Front:
     """
     A layout below FOLDER, on free ports, with CREDENTIALS and a stand-in for each socket that the
-    site names. RUN: the folder of the sockets of servers that run already, without stand-ins.
+    site names. RUN: the folder of the sockets of servers that run already, without stand-ins; CAS
+    is the address of an external CAS beside them.
     """
 
     log_title = "log of nginx"
 
-    def __init__(self, folder, layout, credentials, run=None):
+    def __init__(self, folder, layout, credentials, run=None, cas=None):
         self.folder = pathlib.Path(folder)
         self.layout = LAYOUTS[layout]
         self.credentials = credentials
         self.callers = credentials.callers()
         self.run = run or self.folder
+        self.cas = cas or f"unix:{self.run}/cas.sock"
         self.ports = {}
         self.process = None
         self.validator = None
@@ -93,7 +99,7 @@ class Front:
         for pattern, ours in (
             (r"\blisten (\d+) ", lambda m: f"listen 127.0.0.1:{self._port(m[1])} "),
             (r"\blisten \[::\]:(\d+) ", lambda m: f"listen [::1]:{self._port(m[1])} "),
-            (r"server 127\.0\.0\.1:8980;", f"server unix:{self.run}/cas.sock;"),
+            (r"server 127\.0\.0\.1:8980;", f"server {self.cas};"),
             (r"server 127\.0\.0\.1:8983;", lambda m: f"server 127.0.0.1:{self._validator()};"),
             (r"/run/assetd\b", str(self.run)),
             (r"/var/log/nginx\b", str(self.folder)),
@@ -228,3 +234,18 @@ class Front:
         return "".join(
             path.read_text() for path in self.folder.glob("*") if path.suffix in (".log", ".json")
         )
+
+
+@contextlib.contextmanager
+def running_front(session, layout, credentials, **options):
+    """A front in a folder that is gone afterwards; its log is shown with failures of SESSION."""
+    folder = new_folder()
+    try:
+        front = Front(folder, layout, credentials, **options)
+        with logs.shown(session, front):
+            try:
+                yield front.start()
+            finally:
+                front.stop()
+    finally:
+        shutil.rmtree(folder)

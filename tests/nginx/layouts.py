@@ -51,6 +51,8 @@ LAYOUTS = {
     "validator-tls": Layout("validator", VALIDATOR_BY_TLS),
     "pairing": Layout("pairing"),
     "pairing-tls": Layout("pairing", CAS_BY_TLS),
+    "pairing-two-ports": Layout("pairing-two-ports"),
+    "pairing-two-ports-tls": Layout("pairing-two-ports", CAS_BY_TLS),
     "server-names": Layout("server-names"),
     "limited": Layout("one-port", LIMITED),
     "few-calls": Layout("one-port", LIMITED, FEW),
@@ -59,6 +61,7 @@ LAYOUTS = {
     ),
 }
 
+CONTENT = (methods.FIND, methods.BATCH_UPDATE, methods.EXECUTE)
 PLACES = {
     "pull": Place("two-ports", 11001, writer=None),
     "push": Place("two-ports", 11002, reader="reader"),
@@ -66,7 +69,11 @@ PLACES = {
     "registered": Place("registered", reader="read-token", writer="write-token"),
     "validator": Place("validator", reader="read-token", writer="write-token"),
     "index": Place("pairing"),
-    "content": Place("pairing", methods=(methods.FIND, methods.BATCH_UPDATE, methods.EXECUTE)),
+    "content": Place("pairing", methods=CONTENT),
+    "index-pull": Place("pairing-two-ports", 11001, writer=None),
+    "index-push": Place("pairing-two-ports", 11002, reader="reader"),
+    "content-pull": Place("pairing-two-ports", 11001, writer=None, methods=CONTENT),
+    "content-push": Place("pairing-two-ports", 11002, reader="reader", methods=CONTENT),
     "kernel": Place("server-names", host="kernel.example.com"),
     # With credentials of its own, which no caller has.
     "tools": Place("server-names", host="tools.example.com", writer=None),
@@ -74,8 +81,11 @@ PLACES = {
 }
 # Where not everything is tried that is tried in the others.
 OTHER_PLACES = {
-    name: Place(name) for name in ("limited", "few-calls", "validator-tls", "pairing-tls")
+    **{name: Place(name) for name in ("limited", "few-calls", "validator-tls", "pairing-tls")},
+    "pull-tls": Place("pairing-two-ports-tls", 11001),
+    "push-tls": Place("pairing-two-ports-tls", 11002),
 }
+
 
 
 def place_of(name):

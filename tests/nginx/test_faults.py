@@ -35,8 +35,11 @@ def test_a_cas_that_is_gone_leaves_the_index(own_front):
     assert front.call("content", FIND) == ("OK", "")
 
 
-def test_a_cas_by_tls_must_be_the_one_that_is_meant(own_front):
-    front = own_front("pairing-tls")
+@pytest.mark.parametrize(
+    "place, caller", [("pairing-tls", "nobody"), ("pull-tls", "nobody"), ("push-tls", "writer")]
+)
+def test_a_cas_by_tls_must_be_the_one_that_is_meant(own_front, place, caller):
+    front = own_front(place)
     cas, credentials = front.backends["cas"], front.credentials
     for tls, code in (
         (credentials.tls, "OK"),
@@ -46,7 +49,7 @@ def test_a_cas_by_tls_must_be_the_one_that_is_meant(own_front):
         cas.stop()
         cas.tls = tls
         cas.start()
-        assert front.call("pairing-tls", FIND)[0] == code
+        assert front.call(place, FIND, caller)[0] == code
         assert len(cas.take()) == (code == "OK")
 
 

@@ -13,7 +13,7 @@ import pytest
 from nginx.clients import FAMILIES
 from nginx.credentials import CALLERS
 from nginx.layouts import PLACES
-from nginx.methods import FETCH, PUSH, REFLECTION
+from nginx.methods import BATCH_UPDATE, FETCH, FIND, PUSH, REFLECTION
 
 ONE_PORT = """
     nobody                  | pull:           | UNAUTHENTICATED   | UNIMPLEMENTED
@@ -28,13 +28,13 @@ ONE_PORT = """
     others                  | UNAUTHENTICATED | UNAUTHENTICATED   | UNAUTHENTICATED
 """
 
-TABLES = {
-    # No credential is looked at.
-    "pull": """
+# No credential is looked at.
+PULL = """
     others                  | pull:           | PERMISSION_DENIED | UNIMPLEMENTED
-    """,
-    # Certificates alone are.
-    "push": """
+"""
+
+# Certificates alone are.
+PUSH_PORT = """
     writer                  | push:writer     | push:writer       | UNIMPLEMENTED
     writer+read-token       | push:writer     | push:writer       | UNIMPLEMENTED
     writer+never-token      | push:writer     | push:writer       | UNIMPLEMENTED
@@ -42,7 +42,17 @@ TABLES = {
     reader                  | pull:reader     | PERMISSION_DENIED | UNIMPLEMENTED
     reader+write-token      | pull:reader     | PERMISSION_DENIED | UNIMPLEMENTED
     others                  | UNAUTHENTICATED | UNAUTHENTICATED   | UNAUTHENTICATED
-    """,
+"""
+
+
+def at_cas(table):
+    """The same for what has one socket for all."""
+    return table.replace("pull:", "cas:").replace("push:", "cas:")
+
+
+TABLES = {
+    "pull": PULL,
+    "push": PUSH_PORT,
     "one-port": ONE_PORT,
     "registered": ONE_PORT.replace(
         "nobody                  | pull:           | UNAUTHENTICATED   | UNIMPLEMENTED",
@@ -59,7 +69,11 @@ TABLES = {
     others                  | UNAUTHENTICATED | UNAUTHENTICATED   | UNIMPLEMENTED
     """,
     "index": ONE_PORT,
-    "content": ONE_PORT.replace("pull:", "cas:").replace("push:", "cas:"),
+    "content": at_cas(ONE_PORT),
+    "index-pull": PULL,
+    "index-push": PUSH_PORT,
+    "content-pull": at_cas(PULL),
+    "content-push": at_cas(PUSH_PORT),
     "kernel": ONE_PORT.replace("pull:", "kernel-pull:").replace("push:", "kernel-push:"),
     # All credentials are those of another host.
     "tools": """
@@ -119,6 +133,9 @@ MESSAGES = [
     ("registered", "nobody", FETCH, "none was sent"),
     ("validator", "nobody", FETCH, "validator"),
     ("validator", "read-token", PUSH, "validator"),
+    ("content-pull", "nobody", BATCH_UPDATE, "push to the push port, with a client certificate"),
+    ("content-push", "nobody", FIND, "client-cert"),
+    ("content-push", "reader", BATCH_UPDATE, "may read, but not write"),
     ("kernel", "never-token", FETCH, "assetctl"),
 ]
 

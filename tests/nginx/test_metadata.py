@@ -89,7 +89,7 @@ def role(place, caller, kind):
     """As the access log has it, of a call that is served."""
     if place == "validator":
         return kind
-    if place == "pull":
+    if place.endswith("pull"):
         return "none"
     return {"nobody": "none", "reader": "read"}.get(caller, "write")
 
