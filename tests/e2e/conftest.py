@@ -2,12 +2,15 @@
 """Fixtures of the end-to-end tests: the whole site, and users of BuildStream."""
 
 import contextlib
+import itertools
+import re
 import shutil
 
 import pytest
 
 from lib import logs
 from lib.bst import Bst
+from lib.external_cas import ExternalCas, index_only
 from lib.folders import new_folder
 from lib.project import make_project
 from lib.site import Proxy, Site
@@ -69,7 +72,8 @@ def proxied(assetd, folder, site, request):
 @pytest.fixture
 def project(folder, request):
     """The project, under a name that no other test has."""
-    return make_project(folder / "project", request.node.name.replace("_", "-"))
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    return make_project(folder / "project", name)
 
 
 @pytest.fixture
@@ -85,3 +89,36 @@ def bst(folder, project, request):
             return user
 
         yield make
+
+
+@pytest.fixture
+def external_cas(folder):
+    """Starts CAS of the tests' own, on unix sockets unless an address is given."""
+    with contextlib.ExitStack() as stack:
+        count = itertools.count()
+
+        def start(address=None, **options):
+            address = address or f"unix:{folder}/cas{next(count)}.sock"
+            cas = ExternalCas(address, **options).start()
+            stack.callback(cas.finish)
+            return cas
+
+        yield start
+
+
+@pytest.fixture
+def cas(external_cas):
+    return external_cas()
+
+
+@pytest.fixture
+def paired(external_cas, assetd, folder):
+    """
+    Starts a server with one instance that is paired with a CAS: paired(cas, connections=4). CONFIG
+    has other keys of the configuration. Unless told else it trusts nothing.
+    """
+
+    def start(cas, config=(), **keys):
+        return assetd(instances=[index_only(folder, cas=cas, **keys)], **dict(config))
+
+    return start

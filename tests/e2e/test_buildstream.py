@@ -6,55 +6,39 @@ import shutil
 
 import pytest
 
-from lib.bst import BstError, listing
+from lib.bst import BstError, elements_with, listing
 from lib.ports import free_port
-from lib.project import make_project
-
-ELEMENTS = ("base", "many", "made", "fetched", "all")
-
-
-def checkout(user, folder, name, element="all.bst"):
-    user.run("artifact", "checkout", "--directory", folder / name, element)
-    return listing(folder / name)
-
-
-def elements_with(output, what):
-    """The elements of which a log line of bst says WHAT."""
-    return {
-        match[1]
-        for match in re.finditer(r"^\[.{8}\]\[.{8}\]\[ *[\w-]+:(\w+)\.bst *\] (.*)$", output, re.M)
-        if re.search(what, match[2])
-    }
+from lib.project import ELEMENTS, make_project
 
 
 def test_build_push_wipe_pull_checkout(site, bst, folder):
     """What comes back from the server is what was built: bytes, modes and symlinks."""
     user = bst(site.cache(push=True))
     output = user.run("build", "all.bst")
-    assert elements_with(output, "Pushed artifact") == set(ELEMENTS)
-    built = checkout(user, folder, "built")
+    assert elements_with(output, "Pushed artifact") == ELEMENTS
+    built = user.checkout(folder / "built")
     assert sum(kind[0] == "file" for kind in built.values()) > 40
     assert built["many/to-nowhere"] == ("symlink", "../no/such/place")
     assert built["many/tool"][1] == 0o755 and built["many/nothing"][2] == b""
 
     user.wipe()
     output = user.run("artifact", "pull", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
-    assert checkout(user, folder, "pulled") == built
+    assert elements_with(output, "Pulled artifact") == ELEMENTS
+    assert user.checkout(folder / "pulled") == built
 
 
 def test_anyone_pulls_from_the_pull_port(site, bst, folder):
     """A second user without a certificate, and without the sources, pulls what CI has pushed."""
     ci = bst(site.cache(push=True))
     ci.run("build", "all.bst")
-    built = checkout(ci, folder, "built")
+    built = ci.checkout(folder / "built")
     (ci.project / "archive.tar").unlink()
 
     user = bst(site.cache(push=False))
     output = user.run("build", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
+    assert elements_with(output, "Pulled artifact") == ELEMENTS
     assert "Build Queue: processed 0" in output
-    assert checkout(user, folder, "pulled") == built
+    assert user.checkout(folder / "pulled") == built
 
 
 def test_a_push_of_what_is_there_is_skipped(site, bst):
@@ -62,7 +46,7 @@ def test_a_push_of_what_is_there_is_skipped(site, bst):
     user.run("build", "all.bst")
     output = user.run("artifact", "push", "--deps", "all", "all.bst")
     assert re.search(r"Push Queue: +processed 0, skipped 5, failed 0", output)
-    assert elements_with(output, "already has artifact") == set(ELEMENTS)
+    assert elements_with(output, "already has artifact") == ELEMENTS
 
 
 def test_sources_come_from_the_cache_when_their_origin_is_gone(site, bst, folder):
@@ -74,7 +58,7 @@ def test_sources_come_from_the_cache_when_their_origin_is_gone(site, bst, folder
 
     user = bst(site.cache(push=False))
     output = user.run("source", "fetch", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled source") == set(ELEMENTS)
+    assert elements_with(output, "Pulled source") == ELEMENTS
     user.run("source", "checkout", "--directory", folder / "after", "fetched.bst")
     assert listing(folder / "after") == listing(folder / "before")
 
@@ -105,12 +89,12 @@ def test_caches_declared_by_the_project(site, bst, folder):
     )
     ci = bst(of=project)
     output = ci.run("build", "all.bst")
-    assert elements_with(output, "Pushed artifact") == set(ELEMENTS)
-    built = checkout(ci, folder, "built")
+    assert elements_with(output, "Pushed artifact") == ELEMENTS
+    built = ci.checkout(folder / "built")
     ci.wipe()
     output = ci.run("artifact", "pull", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
-    assert checkout(ci, folder, "pulled") == built
+    assert elements_with(output, "Pulled artifact") == ELEMENTS
+    assert ci.checkout(folder / "pulled") == built
 
 
 def test_index_and_storage_apart(proxied, bst, folder):
@@ -128,15 +112,15 @@ def test_index_and_storage_apart(proxied, bst, folder):
 
     ci = bst(*caches(push=True))
     output = ci.run("build", "all.bst")
-    assert elements_with(output, "Pushed artifact") == set(ELEMENTS)
-    built = checkout(ci, folder, "built")
+    assert elements_with(output, "Pushed artifact") == ELEMENTS
+    built = ci.checkout(folder / "built")
     (ci.project / "archive.tar").unlink()
     user = bst(*caches(push=False))
     output = user.run("artifact", "pull", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
-    assert checkout(user, folder, "pulled") == built
+    assert elements_with(output, "Pulled artifact") == ELEMENTS
+    assert user.checkout(folder / "pulled") == built
     output = user.run("source", "fetch", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled source") == set(ELEMENTS)
+    assert elements_with(output, "Pulled source") == ELEMENTS
     assert not (folder / "index" / "cas").exists()
 
 
@@ -144,11 +128,11 @@ def test_an_instance_with_slashes(proxied, bst, folder):
     proxy = proxied({"name": "team/kernel", "storage": str(folder / "kernel")})
     user = bst(proxy.cache(push=True, **{"instance-name": "team/kernel"}))
     user.run("build", "all.bst")
-    built = checkout(user, folder, "built")
+    built = user.checkout(folder / "built")
     user.wipe()
     output = user.run("artifact", "pull", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
-    assert checkout(user, folder, "pulled") == built
+    assert elements_with(output, "Pulled artifact") == ELEMENTS
+    assert user.checkout(folder / "pulled") == built
 
 
 def test_push_on_the_pull_port_is_refused_with_what_to_do(site, bst):
@@ -185,15 +169,15 @@ def test_an_incomplete_artifact_is_built_and_pushed_again(assetd, bst, folder):
     server = assetd(listeners=[{"address": f"127.0.0.1:{port}", "access": "write"}])
     user = bst({"url": f"http://127.0.0.1:{port}", "push": True})
     user.run("build", "all.bst")
-    built = checkout(user, folder, "built")
+    built = user.checkout(folder / "built")
     server.stop()
     shutil.rmtree(server.storage / "cas")
     server.start()
     user.wipe()
     output = user.run("build", "all.bst")
     assert not elements_with(output, "Pulled artifact")
-    assert elements_with(output, "Pushed artifact") == set(ELEMENTS)
-    assert checkout(user, folder, "built-again").keys() == built.keys()
+    assert elements_with(output, "Pushed artifact") == ELEMENTS
+    assert user.checkout(folder / "built-again").keys() == built.keys()
     user.wipe()
     output = user.run("artifact", "pull", "--deps", "all", "all.bst")
-    assert elements_with(output, "Pulled artifact") == set(ELEMENTS)
+    assert elements_with(output, "Pulled artifact") == ELEMENTS

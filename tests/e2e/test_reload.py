@@ -15,37 +15,14 @@ import pytest
 
 from lib.client import TIMEOUT, fails
 from lib.content import digest_of, noise
+from lib.external_cas import index_only
 from lib.ports import free_port
+from lib.reloads import hang_up, kept_keys, reload, reload_fails
 from lib.server import PATIENCE, StartError, run_assetd, wait_until
 from lib.uploads import held_write
 
 STORAGE = "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
 IDENTITY = "x-client-identity"
-
-
-def hang_up(server, *, event="reloaded"):
-    """SIGHUP, until EVENT is logged once more; what was logged meanwhile."""
-    before = len(server.log())
-    server.signal(signal.SIGHUP)
-    wait_until(lambda: f"event={event}" in server.log()[before:], lambda: server.log()[before:])
-    return server.log()[before:]
-
-
-def reload(server, **config):
-    server.configure(**config)
-    log = hang_up(server)
-    assert "reload-failed" not in log
-    return log
-
-
-def reload_fails(server, **config):
-    server.expects_errors = True
-    server.configure(**config)
-    return hang_up(server, event="reload-failed")
-
-
-def kept_keys(log):
-    return re.findall(r'event=reload-needs-restart key="?([^" ]+)"?', log)
 
 
 def instance(server, name, **keys):
@@ -524,6 +501,29 @@ def test_an_instance_whose_storage_changes_keeps_all_it_has(server):
     with fails("PERMISSION_DENIED", "pull"):
         server.client().has(digest_of(b"x"))
     assert not (server.folder / "public").exists()
+
+
+def test_a_cas_for_an_instance_that_has_one_of_its_own_waits(server):
+    main = server.config["instances"][0]
+    paired = {**main, "index-only": True, "cas": {"address": f"unix:{server.folder}/cas.sock"}}
+    log = reload(server, instances=[paired])
+    assert kept_keys(log) == ["instances[0].index-only", "instances[0].cas"]
+    assert f'running="" file=unix:{server.folder}/cas.sock' in log
+    server.client().upload(b"content")
+    server.client().push_blob("urn:a", digest_of(b"content"))
+
+
+def test_what_stays_index_only_is_checked_until_the_restart(assetd, folder, cas):
+    server = assetd(instances=[index_only(folder, cas=cas)])
+    client, digest = server.client(), digest_of(b"content")
+    cas.put(b"content")
+    client.push_blob("urn:a", digest)
+    log = reload(server, instances=[{**index_only(folder), "index-only": False}])
+    assert kept_keys(log) == ["instances[0].cas", "instances[0].index-only"]
+    client.fetch_blob("urn:a")
+    cas.remove(digest)
+    with fails("NOT_FOUND"):
+        client.fetch_blob("urn:a")
 
 
 def test_rights_that_are_taken_away_in_vain_are_told(server):

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,11 @@ class Bst:
             raise BstError(f"bst {arguments[0]} ended with {done.returncode}:\n{done.stdout}")
         return done.stdout
 
+    def checkout(self, folder, element="all.bst"):
+        """What the artifact holds, as listing() has it."""
+        self.run("artifact", "checkout", "--directory", folder, element)
+        return listing(folder)
+
     def wipe(self):
         """Loses the local cache."""
         shutil.rmtree(self.cache)
@@ -117,6 +123,15 @@ class Bst:
                 continue
             if mine in command and b"buildbox" in command:
                 yield int(entry.name)
+
+
+def elements_with(output, what):
+    """The elements of which a log line of bst says WHAT."""
+    return {
+        match[1]
+        for match in re.finditer(r"^\[.{8}\]\[.{8}\]\[ *[\w-]+:(\w+)\.bst *\] (.*)$", output, re.M)
+        if re.search(what, match[2])
+    }
 
 
 def listing(folder):

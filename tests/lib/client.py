@@ -66,12 +66,15 @@ def timestamp(seconds):
 
 class Client:
     """
-    ADDRESS is unix:/path or host:port. IDENTITY and METADATA go along with every call. Each client
-    has a connection of its own.
+    ADDRESS is unix:/path or host:port. METADATA goes along with every call, which may take TIMEOUT
+    seconds. Each client has a connection of its own.
     """
 
-    def __init__(self, address, instance="", credentials=None, metadata=(), options=()):
+    def __init__(
+        self, address, instance="", credentials=None, metadata=(), options=(), timeout=TIMEOUT
+    ):
         self.instance = instance
+        self.timeout = timeout
         self.metadata = tuple(metadata)
         options = [
             ("grpc.use_local_subchannel_pool", 1),
@@ -101,7 +104,7 @@ class Client:
         self.close()
 
     def _call(self, method, request, **options):
-        options.setdefault("timeout", TIMEOUT)
+        options.setdefault("timeout", self.timeout)
         options.setdefault("metadata", self.metadata)
         return method(request, **options)
 
@@ -135,6 +138,11 @@ class Client:
         request = self._asset_request(asset.FetchBlobRequest, uris, qualifiers, fields)
         return self._call(self._fetch.FetchBlob, request)
 
+    def begin_fetch_blob(self, uris, **options):
+        """The same, as a call that is under way."""
+        request = self._asset_request(asset.FetchBlobRequest, uris, (), {})
+        return self._call(self._fetch.FetchBlob.future, request, **options)
+
     def fetch_directory(self, uris, qualifiers=(), **fields):
         request = self._asset_request(asset.FetchDirectoryRequest, uris, qualifiers, fields)
         return self._call(self._fetch.FetchDirectory, request)
@@ -144,6 +152,11 @@ class Client:
             fields["blob_digest"] = digest
         request = self._asset_request(asset.PushBlobRequest, uris, qualifiers, fields)
         return self._call(self._push.PushBlob, request)
+
+    def begin_push_blob(self, uris, digest, **options):
+        """The same, as a call that is under way."""
+        request = self._asset_request(asset.PushBlobRequest, uris, (), {"blob_digest": digest})
+        return self._call(self._push.PushBlob.future, request, **options)
 
     def push_directory(self, uris, digest, qualifiers=(), **fields):
         if digest is not None:

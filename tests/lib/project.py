@@ -12,6 +12,8 @@ import yaml
 from lib.content import noise
 
 TEMPLATE = pathlib.Path(__file__).resolve().parents[1] / "e2e" / "project"
+# That of all.bst, and all that it depends on.
+ELEMENTS = {"base", "many", "made", "fetched", "all"}
 BUSYBOX = "/usr/bin/busybox"
 COMMANDS = ("sh", "cat", "mkdir", "chmod", "ln", "wc", "find", "sort", "cp")
 
