@@ -170,7 +170,8 @@ int asset_json_write(const struct asset_key *key, const struct asset *asset, FIL
     if (object == NULL)
         return err_no_memory(err, "a line");
     errno = 0;
-    bool is_written = json_dumpf(object, file, JSON_COMPACT) == 0 && fputc('\n', file) != EOF;
+    bool is_written =
+        json_dumpf(object, file, JSON_COMPACT | JSON_ENSURE_ASCII) == 0 && fputc('\n', file) != EOF;
     int rc = is_written          ? 0
              : ferror(file) == 0 ? err_no_memory(err, "a line")
                                  : err_errno(err, errno != 0 ? errno : EIO, "write a line");

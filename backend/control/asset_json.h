@@ -7,6 +7,7 @@
  *    "pushed_at": "2026-11-23T10:00:00.123Z", "fetched_at": "...", "expires_at": "..."}
  *
  * KIND is "blob" or "directory". Times are of UTC (RFC 3339). What is empty is left out.
+ * What is written is ASCII, as clients chose the texts: none of it steers a terminal.
  */
 #ifndef ASSETD_CONTROL_ASSET_JSON_H
 #define ASSETD_CONTROL_ASSET_JSON_H

@@ -18,7 +18,7 @@
 #define EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 #define ABC   "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 #define FULL                                                                                 \
-    "{\"kind\":\"directory\",\"uri\":\"urn:\xc3\xa4\\\"\\n\",\"qualifiers\":{"               \
+    "{\"kind\":\"directory\",\"uri\":\"urn:\\u00E4\\\"\\n\",\"qualifiers\":{"                \
     "\"a\":\"\",\"vcs.branch\":\"main\"},\"digest_function\":\"sha256\",\"digest\":"         \
     "\"" ABC "/3\",\"references_blobs\":[\"" EMPTY "/0\",\"" ABC "/9223372036854775807\"],"  \
     "\"references_directories\":[\"" ABC "/7\"],\"pushed_at\":\"2026-11-23T10:00:00.123Z\"," \
@@ -86,6 +86,21 @@ static void all_of_an_asset_comes_back(void **state)
     assert_true(line.asset.fetched_at == INT64_C(1795478400000));
     assert_true(line.asset.expires_at == INT64_C(1835481599999));
     check_written(&line, FULL);
+    arena_fini(&line.arena);
+}
+
+/* Who looks at an export looks at what clients have sent: it must not steer a terminal. */
+static void what_is_written_is_ascii(void **state)
+{
+    struct line line;
+    (void)state;
+    read_text(&line,
+              "{\"kind\":\"blob\",\"uri\":\"urn:\xc2\x9b\",\"qualifiers\":{\"\xe2\x80\xae\":"
+              "\"\xf0\x9f\x98\x80\"},\"digest_function\":\"sha256\",\"digest\":\"" ABC "/3\"}");
+    assert_string_equal(line.key.uri, "urn:\xc2\x9b");
+    check_written(&line,
+                  "{\"kind\":\"blob\",\"uri\":\"urn:\\u009B\",\"qualifiers\":{\"\\u202E\":"
+                  "\"\\uD83D\\uDE00\"},\"digest_function\":\"sha256\",\"digest\":\"" ABC "/3\"}");
     arena_fini(&line.arena);
 }
 
@@ -436,6 +451,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_of_an_asset_comes_back),
+        cmocka_unit_test(what_is_written_is_ascii),
         cmocka_unit_test(what_is_empty_is_left_out),
         cmocka_unit_test(every_function_has_its_name),
         cmocka_unit_test(times_are_those_of_utc),
