@@ -12,20 +12,30 @@ int tree_keys_init(struct tree_keys *keys, struct err *err)
     return 0;
 }
 
-/* Bytes that tell one list from any other, whatever comes next. */
+/*
+ * Bytes that tell one list from any other, whatever comes next. Many digests at a time, as each is
+ * so short that to hand it in costs a third of what it takes to hash it.
+ */
 static void hash_list(struct hasher *hasher, const struct tree_list *list)
 {
+    enum { WORDS_SIZE = 2 * sizeof(int64_t), DIGEST_SIZE = WORDS_SIZE + DIGEST_HASH_MAX };
     uint64_t head[2] = {list->are_directories, list->count};
-    hasher_update(hasher, head, sizeof(head));
+    uint8_t bytes[64 * DIGEST_SIZE];
+    size_t size = sizeof(head);
+    memcpy(bytes, head, sizeof(head));
     for (size_t i = 0; i < list->count; i++) {
         const struct digest *digest = &list->digests[i];
         int64_t words[2] = {(int64_t)digest->function, digest->size};
-        uint8_t bytes[sizeof(words) + DIGEST_HASH_MAX];
         size_t hash_size = digest_hash_size(digest->function);
-        memcpy(bytes, words, sizeof(words));
-        memcpy(bytes + sizeof(words), digest->hash, hash_size);
-        hasher_update(hasher, bytes, sizeof(words) + hash_size);
+        if (size > sizeof(bytes) - DIGEST_SIZE) {
+            hasher_update(hasher, bytes, size);
+            size = 0;
+        }
+        memcpy(bytes + size, words, sizeof(words));
+        memcpy(bytes + size + sizeof(words), digest->hash, hash_size);
+        size += sizeof(words) + hash_size;
     }
+    hasher_update(hasher, bytes, size);
 }
 
 int tree_keys_make(const struct tree_keys *keys, const struct tree_list *lists, size_t list_count,

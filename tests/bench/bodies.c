@@ -31,6 +31,14 @@ enum {
     FINISH_WRITE = 3,
     STREAM_DATA = 10,
     COMMITTED_SIZE = 1,
+    PUSH_URIS = 2,
+    PUSH_BLOB = 5,
+    PUSH_REFERENCES_BLOBS = 6,
+    FETCH_URIS = 4,
+    ASSET_STATUS = 1,
+    ASSET_URI = 2,
+    ASSET_BLOB = 5,
+    ASSET_FUNCTION = 6,
 };
 
 enum {
@@ -328,4 +336,57 @@ void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first)
     const uint8_t *end = put_number(made + EXCHANGE_PREFIX, COMMITTED_SIZE, EXCHANGE_STREAM);
     set_message(&bodies->answers[0], made, end);
     assert(bodies->answers[0].size == EXCHANGE_PREFIX + EXCHANGE_STORE_ANSWER);
+}
+
+/* --- assets --- */
+
+static uint8_t *put_base(uint8_t *out, unsigned field, const struct bodies_store *store,
+                         uint64_t number)
+{
+    uint8_t bytes[EXCHANGE_BLOB];
+    struct digest digest;
+    digest_of(BLOBS_BASE, number % store->base, sizeof(bytes), bytes, &digest);
+    return put_digest(out, field, &digest);
+}
+
+/* As BuildStream has it for an artifact. */
+static uint8_t *put_uri(uint8_t *out, unsigned field, size_t number)
+{
+    char uri[NAME_ROOM];
+    int length = snprintf(uri, sizeof(uri),
+                          "urn:fdc:buildstream.build:2020:artifact:bench/element/%064zx", number);
+    return put_bytes(out, field, uri, (size_t)length);
+}
+
+void bodies_make_push_assets(struct bodies *bodies, const struct bodies_store *store,
+                             size_t references)
+{
+    begin(bodies, EXCHANGE_PUSH_ASSET, EXCHANGE_ASSETS, 1);
+    for (size_t i = 0; i < EXCHANGE_ASSETS; i++) {
+        uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM +
+                                            (1 + references) * (HEAD_MAX + DIGEST_MAX));
+        uint8_t *end = put_uri(made + EXCHANGE_PREFIX, PUSH_URIS, i);
+        end = put_base(end, PUSH_BLOB, store, i);
+        for (size_t reference = 1; reference <= references; reference++)
+            end = put_base(end, PUSH_REFERENCES_BLOBS, store, i + reference);
+        set_message(&bodies->requests[i], made, end);
+    }
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX);
+    set_message(&bodies->answers[0], made, made + EXCHANGE_PREFIX);
+}
+
+void bodies_make_fetch_assets(struct bodies *bodies, const struct bodies_store *store)
+{
+    begin(bodies, EXCHANGE_FETCH_ASSET, EXCHANGE_ASSETS, EXCHANGE_ASSETS);
+    for (size_t i = 0; i < EXCHANGE_ASSETS; i++) {
+        uint8_t *asked = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM);
+        uint8_t *told =
+            blobs_memory(1, EXCHANGE_PREFIX + 4 * HEAD_MAX + NAME_ROOM + HEAD_MAX + DIGEST_MAX);
+        set_message(&bodies->requests[i], asked, put_uri(asked + EXCHANGE_PREFIX, FETCH_URIS, i));
+        uint8_t *end = wire_put_head(told + EXCHANGE_PREFIX, ASSET_STATUS, 0);
+        end = put_uri(end, ASSET_URI, i);
+        end = put_base(end, ASSET_BLOB, store, i);
+        end = put_number(end, ASSET_FUNCTION, DIGEST_SHA256);
+        set_message(&bodies->answers[i], told, end);
+    }
 }

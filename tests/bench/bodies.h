@@ -48,6 +48,11 @@ void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, u
 void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first);
 void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first);
 
+/* All EXCHANGE_ASSETS: each is a blob of the base that references REFERENCES blobs of the base. */
+void bodies_make_push_assets(struct bodies *bodies, const struct bodies_store *store,
+                             size_t references);
+void bodies_make_fetch_assets(struct bodies *bodies, const struct bodies_store *store);
+
 void bodies_fini(struct bodies *bodies);
 
 #endif

@@ -3,12 +3,14 @@
 #ifndef ASSETD_BENCH_EXCHANGE_H
 #define ASSETD_BENCH_EXCHANGE_H
 
-#define EXCHANGE_CAS    "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
-#define EXCHANGE_FIND   EXCHANGE_CAS "FindMissingBlobs"
-#define EXCHANGE_UPDATE EXCHANGE_CAS "BatchUpdateBlobs"
-#define EXCHANGE_READ   EXCHANGE_CAS "BatchReadBlobs"
-#define EXCHANGE_FETCH  "/google.bytestream.ByteStream/Read"
-#define EXCHANGE_STORE  "/google.bytestream.ByteStream/Write"
+#define EXCHANGE_CAS         "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
+#define EXCHANGE_FIND        EXCHANGE_CAS "FindMissingBlobs"
+#define EXCHANGE_UPDATE      EXCHANGE_CAS "BatchUpdateBlobs"
+#define EXCHANGE_READ        EXCHANGE_CAS "BatchReadBlobs"
+#define EXCHANGE_FETCH       "/google.bytestream.ByteStream/Read"
+#define EXCHANGE_STORE       "/google.bytestream.ByteStream/Write"
+#define EXCHANGE_PUSH_ASSET  "/build.bazel.remote.asset.v1.Push/PushBlob"
+#define EXCHANGE_FETCH_ASSET "/build.bazel.remote.asset.v1.Fetch/FetchBlob"
 
 /* All in bytes, but for the first. */
 enum {
@@ -17,6 +19,7 @@ enum {
     EXCHANGE_SMALL = 16,        /* a blob that is only there to be many */
     EXCHANGE_STREAM = 64 << 20, /* a blob of ByteStream */
     EXCHANGE_PIECE = 1 << 20,   /* of it in a message */
+    EXCHANGE_ASSETS = 1000,     /* that are pushed once, and fetched in turn */
 
     /* A Digest: 64 hexadecimal digits with their head, and the size of a blob of a batch. */
     EXCHANGE_DIGEST = 2 + 64 + 3,

@@ -5,8 +5,8 @@
  *
  *     load ADDRESS OPERATION [KEY=NUMBER]...
  *
- * Operations: find, update, read, read-random, fetch, store; first-answer waits for the server and
- * makes one find, with whatever answer.
+ * Operations: find, update, read, read-random, fetch, store, push-asset, fetch-asset; first-answer
+ * waits for the server and makes one find, with whatever answer.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -28,8 +28,9 @@ struct options {
     uint64_t bytes; /* 1: answers are compared byte by byte, 0: by their size */
     uint64_t base;  /* blobs in the store: see struct bodies_store */
     uint64_t small;
-    uint64_t first; /* of the blobs that are stored or streamed */
-    uint64_t seed;  /* of what is taken at random; not 0 */
+    uint64_t first;      /* of the blobs that are stored or streamed */
+    uint64_t references; /* of each asset that is pushed */
+    uint64_t seed;       /* of what is taken at random; not 0 */
 };
 
 static const struct key {
@@ -44,6 +45,7 @@ static const struct key {
     {"base", offsetof(struct options, base)},
     {"small", offsetof(struct options, small)},
     {"first", offsetof(struct options, first)},
+    {"references", offsetof(struct options, references)},
     {"seed", offsetof(struct options, seed)},
 };
 
@@ -133,6 +135,10 @@ static void make_bodies(const char *operation, const struct options *options, st
         bodies_make_fetch(bodies, options->calls, options->first);
     else if (strcmp(operation, "store") == 0)
         bodies_make_store(bodies, options->calls, options->first);
+    else if (strcmp(operation, "push-asset") == 0)
+        bodies_make_push_assets(bodies, &store, options->references);
+    else if (strcmp(operation, "fetch-asset") == 0)
+        bodies_make_fetch_assets(bodies, &store);
     else
         client_fail("load: there is no operation %s", operation);
 }
