@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "control/command.h"
 #include "control/groups.h"
+#include "rpc/queue.h"
 
 static const struct command commands[] = {
     {"check", "STORAGE [--repair]", "verify what a storage directory holds", group_check},
@@ -30,6 +31,7 @@ int main(int argc, char **argv)
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
     /* A file that may not become so large is an error of writing it, as a full disk is. */
     (void)signal(SIGXFSZ, SIG_IGN);
+    rpc_prepare();
     log_set_level(LOG_LEVEL_WARNING);
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
         (void)printf("assetctl %s\n", ASSETD_VERSION);

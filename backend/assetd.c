@@ -11,6 +11,7 @@
 #include "base/notify.h"
 #include "conf/carry.h"
 #include "conf/conf.h"
+#include "rpc/queue.h"
 #include "service/handlers.h"
 #include "service/services.h"
 #include "transport/server.h"
@@ -217,6 +218,7 @@ static int serve(const struct conf *conf)
     log_set_level(conf->log_level);
     raise_descriptors();
     bound_memory();
+    rpc_prepare();
     block_signals(&waited);
     if (start(conf, &parts, &err) != 0) {
         log_error("start-failed", log_str("reason", err.msg));
@@ -241,6 +243,12 @@ static int refuse(const char *program, const struct err *err)
     return err->code == ERR_INVALID ? EXIT_USAGE : EXIT_FAILURE;
 }
 
+static int check(const char *program, const struct conf *conf)
+{
+    struct err err;
+    return remotes_check(conf, &err) == 0 ? EXIT_SUCCESS : refuse(program, &err);
+}
+
 static int act(const char *program, enum conf_action action, const struct conf *conf)
 {
     switch (action) {
@@ -251,7 +259,7 @@ static int act(const char *program, enum conf_action action, const struct conf *
         (void)printf("assetd %s\n", ASSETD_VERSION);
         return EXIT_SUCCESS;
     case CONF_CHECK:
-        return EXIT_SUCCESS;
+        return check(program, conf);
     case CONF_SERVE:
         return serve(conf);
     }

@@ -25,6 +25,7 @@ static const struct {
     [ERR_UNIMPLEMENTED] = {"unimplemented", 12},
     [ERR_INTERNAL] = {"internal", 13},
     [ERR_UNAVAILABLE] = {"unavailable", 14},
+    [ERR_AWAY] = {"away", 14},
     [ERR_DATA_LOSS] = {"data-loss", 15},
     [ERR_NO_MEMORY] = {"out-of-memory", 14},
     [ERR_IO] = {"io-error", 14},

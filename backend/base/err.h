@@ -8,7 +8,7 @@
 /*
  * What went wrong, as far as a caller can act on it. Functions that can fail return 0, or the code
  * negated. A miss is ERR_NOT_FOUND and is never logged as an error; a fault that may pass is
- * ERR_UNAVAILABLE; neither stands for the other.
+ * ERR_UNAVAILABLE; neither stands for the other. ERR_AWAY is logged no more than a miss.
  */
 enum err_code {
     ERR_OK = 0,
@@ -23,6 +23,7 @@ enum err_code {
     ERR_UNIMPLEMENTED,
     ERR_INTERNAL, /* our mistake */
     ERR_UNAVAILABLE,
+    ERR_AWAY,      /* so is a server that we rely on; the log told when it was lost */
     ERR_DATA_LOSS, /* stored bytes are not what was stored */
     ERR_NO_MEMORY,
     ERR_IO,

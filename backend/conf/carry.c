@@ -279,6 +279,10 @@ static void carry_instances(const struct conf *running, struct conf *next,
                 /* It stays index-only until a restart: until then answers are still checked. */
                 note_cas(one->cas, NULL, i, kept);
                 wanted->cas = one->cas;
+            } else if (is_same_storage && !one->index_only && wanted->cas != NULL) {
+                /* Nor is that connected to which the restart brings. */
+                note_cas(NULL, wanted->cas, i, kept);
+                wanted->cas = NULL;
             }
             if (is_same_storage || strcmp(one->name, wanted->name) != 0)
                 continue;
@@ -305,6 +309,7 @@ void conf_carry_storage(const struct conf_instance *opened, struct conf *next, s
                         struct conf_kept_list *kept)
 {
     struct conf_instance *wanted = &next->instances[index];
+    bool has_quota = !opened->index_only && !wanted->index_only;
     if (opened->index_only != wanted->index_only)
         conf_kept_add_instance(kept, index, "index-only", opened->index_only ? "true" : "false",
                                wanted->index_only ? "true" : "false");
@@ -313,7 +318,9 @@ void conf_carry_storage(const struct conf_instance *opened, struct conf *next, s
         note_cas(NULL, wanted->cas, index, kept);
         wanted->cas = NULL;
     }
-    keep_size(opened->quota, &wanted->quota, index, "quota", kept);
+    if (has_quota)
+        keep_size(opened->quota, &wanted->quota, index, "quota", kept);
+    wanted->quota = opened->quota;
     keep_size(opened->index_quota, &wanted->index_quota, index, "index-quota", kept);
     if (opened->expire_after != wanted->expire_after) {
         char texts[2][UNITS_TEXT_MAX];

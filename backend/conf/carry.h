@@ -43,7 +43,8 @@ void conf_kept_add_instance(struct conf_kept_list *kept, size_t index, const cha
  * another storage. A listener that keeps its keys serves no instances that are new. Of what is
  * kept for that reason, what decides who gets in is noted too: identity and instances of a
  * listener, push, pull and digest-functions of an instance. An instance that is to be index-only
- * no longer keeps its `cas`, against which it is checked until the restart.
+ * no longer keeps its `cas`, against which it is checked until the restart; one that is to become
+ * index-only has none until then.
  *
  * ERR_NO_MEMORY is the only error.
  */

@@ -6,8 +6,9 @@
  * DONE is not called.
  *
  * Every failure of the server, of the way to it, or of its answers is ERR_UNAVAILABLE with a
- * message that names the address, and what the server said; ERR_CANCELLED after
- * cas_connections_cancel. What cannot be begun fails so as well, or with ERR_NO_MEMORY.
+ * message that names the address, and what the server said; or ERR_AWAY, the same while the breaker
+ * is open, unless it is that of a try. ERR_CANCELLED after cas_connections_cancel. What cannot be
+ * begun fails so as well, or with ERR_NO_MEMORY.
  */
 #ifndef ASSETD_REMOTE_CAS_CALLS_H
 #define ASSETD_REMOTE_CAS_CALLS_H
@@ -62,7 +63,10 @@ enum { CAS_BATCH_MAX = 1 << 20 };
 
 /* --- the calls --- */
 
-/* Digests in one FindMissingBlobs: well below 1 MiB, the smallest message limit in the field. */
+/*
+ * Digests in one FindMissingBlobs: with hashes of SHA-256 well below 1 MiB, the smallest message
+ * limit in the field.
+ */
 enum { CAS_FIND_MAX = 8192 };
 
 /* FindMissingBlobs. An answer that names what was not asked for is a failure. */

@@ -219,11 +219,14 @@ static void log_lost(const struct cas_connections *connections, const char *reas
                                         "fetches that were not checked within cas.trust"));
 }
 
-/* Hands the verdict of a call to the breaker; REASON is that of a failure. */
-static void settle(struct cas_connections *connections, bool is_try, enum verdict verdict,
+/*
+ * Hands the verdict of a call to the breaker; REASON is that of a failure. True if that is no news:
+ * the CAS was lost meanwhile. What a try meets may be another reason.
+ */
+static bool settle(struct cas_connections *connections, bool is_try, enum verdict verdict,
                    const char *reason)
 {
-    bool is_lost = false, is_back = false;
+    bool is_lost = false, is_back = false, is_known = false;
     (void)pthread_mutex_lock(&connections->lock);
     switch (verdict) {
     case VERDICT_ANSWERED:
@@ -232,6 +235,7 @@ static void settle(struct cas_connections *connections, bool is_try, enum verdic
             atomic_store(&connections->lost_at, connections->opened_at);
         break;
     case VERDICT_FAILED:
+        is_known = connections->breaker.is_open && !is_try;
         is_lost = breaker_fail(&connections->breaker, clock_steady(), is_try);
         if (is_lost)
             connections->opened_at = clock_steady();
@@ -247,6 +251,7 @@ static void settle(struct cas_connections *connections, bool is_try, enum verdic
     if (is_back)
         log_info("cas-back", log_str("instance", connections->label),
                  log_str("address", connections->conf->address));
+    return is_known;
 }
 
 /* What is an answer to the one call, or the failure of all: the server, the way, the credentials.
@@ -269,6 +274,18 @@ static enum verdict verdict_of_status(grpc_status_code status)
 }
 
 /* --- the end of a call --- */
+
+const char *cas_call_quote(struct cas_call *call, struct span text)
+{
+    struct cas_connections *connections = call->connections;
+    char *copy = arena_copy(&call->arena, (const char *)text.data, text.size);
+    if (copy == NULL)
+        return "";
+    (void)pthread_mutex_lock(&connections->lock);
+    cas_token_hide(&connections->token, copy);
+    (void)pthread_mutex_unlock(&connections->lock);
+    return copy;
+}
 
 static bool on_message(struct client_call *rpc, const struct span *runs, size_t count)
 {
@@ -350,15 +367,17 @@ static void on_ended(struct client_call *rpc, grpc_status_code status, const cha
     struct cas_connections *connections = call->connections;
     struct err err;
     bool is_cancelled = unlist(connections, call);
+    text = cas_call_quote(call, (struct span){(const uint8_t *)text, strlen(text)});
     log_trace("cas-call", log_str("instance", connections->label),
               log_str("method", call->method->name),
               log_str("status", client_call_status_name(status)), log_str("text", text));
     if (is_cancelled && status == GRPC_STATUS_CANCELLED) {
         (void)refuse_cancelled(connections, &err);
-        settle(connections, call->is_try, VERDICT_NONE, NULL);
+        (void)settle(connections, call->is_try, VERDICT_NONE, NULL);
     } else {
         enum verdict verdict = judge(call, status, text, &err);
-        settle(connections, call->is_try, verdict, err.msg);
+        if (settle(connections, call->is_try, verdict, err.msg))
+            err.code = ERR_AWAY;
         if (err.code != ERR_OK)
             (void)err_wrap(&err, "CAS %s", connections->conf->address);
     }
@@ -373,10 +392,9 @@ static int refuse_open(struct cas_connections *connections, int64_t now, struct 
 {
     int64_t wait = connections->breaker.next_try - now;
     if (connections->breaker.is_trying || wait <= 0)
-        return err_set(err, ERR_UNAVAILABLE, "CAS %s does not answer, and is being tried again: %s",
+        return err_set(err, ERR_AWAY, "CAS %s does not answer, and is being tried again: %s",
                        connections->conf->address, connections->reason);
-    return err_set(err, ERR_UNAVAILABLE,
-                   "CAS %s does not answer, and is tried again in %lld ms: %s",
+    return err_set(err, ERR_AWAY, "CAS %s does not answer, and is tried again in %lld ms: %s",
                    connections->conf->address, (long long)wait, connections->reason);
 }
 
@@ -446,7 +464,7 @@ static int prepare(struct cas_connections *connections, struct cas_call *call, s
 static void give_up(struct cas_connections *connections, bool is_try, struct err *err)
 {
     bool is_failure = err->code == ERR_PRECONDITION;
-    settle(connections, is_try, is_failure ? VERDICT_FAILED : VERDICT_NONE, err->msg);
+    (void)settle(connections, is_try, is_failure ? VERDICT_FAILED : VERDICT_NONE, err->msg);
     if (is_failure) {
         err->code = ERR_UNAVAILABLE;
         (void)err_wrap(err, "CAS %s", connections->conf->address);

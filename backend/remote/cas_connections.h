@@ -38,11 +38,14 @@ struct cas_call {
 };
 
 /*
- * Begins CALL with REQUEST, both of which are taken over, on failure too. ERR_UNAVAILABLE: the
- * breaker does not let it through, or a file cannot be read; ERR_CANCELLED; ERR_NO_MEMORY.
+ * Begins CALL with REQUEST, both of which are taken over, on failure too. ERR_AWAY: the breaker
+ * does not let it through; ERR_UNAVAILABLE: a file cannot be read; ERR_CANCELLED; ERR_NO_MEMORY.
  */
 int cas_call_begin(struct cas_connections *connections, struct cas_call *call,
                    grpc_byte_buffer *request, struct err *err);
+
+/* TEXT, which the CAS sent, without the token that was sent to it: in the arena of CALL. */
+const char *cas_call_quote(struct cas_call *call, struct span text);
 
 const struct conf_cas *cas_connections_conf(const struct cas_connections *connections);
 

@@ -138,12 +138,17 @@ static int read_key(const char *path, struct contents *pem, struct err *err)
     return rc;
 }
 
+static bool is_tls(const struct conf_cas *conf)
+{
+    static const char prefix[] = "grpcs://";
+    return strncmp(conf->address, prefix, strlen(prefix)) == 0;
+}
+
 int cas_credentials_make(const struct conf_cas *conf, const char *system_ca,
                          grpc_channel_credentials **credentials, struct err *err)
 {
-    static const char tls_prefix[] = "grpcs://";
     struct contents ca = {.text = NULL}, certificate = {.text = NULL}, key = {.text = NULL};
-    if (strncmp(conf->address, tls_prefix, strlen(tls_prefix)) != 0) {
+    if (!is_tls(conf)) {
         *credentials = grpc_insecure_credentials_create();
         return 0;
     }
@@ -166,6 +171,8 @@ int cas_credentials_make(const struct conf_cas *conf, const char *system_ca,
 }
 
 /* --- the token --- */
+
+static const char bearer[] = "Bearer ";
 
 static void drop_authorization(struct cas_token *token)
 {
@@ -192,11 +199,11 @@ static int make_authorization(const char *path, const char *text, char **authori
         if (start[i] <= ' ' || start[i] > '~')
             return err_set(err, ERR_PRECONDITION,
                            "%s: a token consists of printable ASCII characters", path);
-    size_t room = strlen("Bearer ") + size + 1;
+    size_t room = strlen(bearer) + size + 1;
     *authorization = malloc(room);
     if (*authorization == NULL)
         return err_no_memory(err, "a token");
-    (void)snprintf(*authorization, room, "Bearer %.*s", (int)size, start);
+    (void)snprintf(*authorization, room, "%s%.*s", bearer, (int)size, start);
     return 0;
 }
 
@@ -252,4 +259,43 @@ const char *cas_token_authorization(struct cas_token *token, const char *label)
         log_warning("cas-token-unreadable", log_str("instance", label), log_str("reason", err.msg),
                     log_str("answer", "the last token is used until the file holds another"));
     return token->authorization;
+}
+
+void cas_token_hide(const struct cas_token *token, char *text)
+{
+    if (token->authorization == NULL)
+        return;
+    const char *secret = token->authorization + strlen(bearer);
+    size_t size = strlen(secret);
+    for (char *at = text; (at = strstr(at, secret)) != NULL; at += size)
+        memset(at, '*', size);
+}
+
+/* --- a look ahead --- */
+
+/* None, or one that only the user may be able to read whom the server runs as. */
+static bool is_for_others(const char *path)
+{
+    return path == NULL || (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0 && errno == EACCES);
+}
+
+int cas_credentials_check(const struct conf_cas *conf, const char *system_ca, struct err *err)
+{
+    struct contents pem = {.text = NULL};
+    struct cas_token token;
+    int rc = 0;
+    if (is_tls(conf) && !is_for_others(conf->tls_ca != NULL ? conf->tls_ca : system_ca))
+        rc = read_ca(conf, system_ca, &pem, err);
+    contents_fini(&pem);
+    if (rc == 0 && !is_for_others(conf->tls_certificate))
+        rc = read_certificates(conf->tls_certificate, &pem, err);
+    contents_fini(&pem);
+    if (rc == 0 && !is_for_others(conf->tls_key))
+        rc = read_key(conf->tls_key, &pem, err);
+    contents_fini(&pem);
+    if (rc != 0 || is_for_others(conf->token_file))
+        return rc;
+    rc = cas_token_init(&token, conf->token_file, err);
+    cas_token_fini(&token);
+    return rc;
 }

@@ -23,6 +23,12 @@
 int cas_credentials_make(const struct conf_cas *conf, const char *system_ca,
                          grpc_channel_credentials **credentials, struct err *err);
 
+/*
+ * Reads all the files that CONF names, as those who open it do, but for those that who calls may
+ * not read: another user may. ERR_PRECONDITION: one of them is not what it must be.
+ */
+int cas_credentials_check(const struct conf_cas *conf, const char *system_ca, struct err *err);
+
 /* A bearer token. Embedded; its user's lock guards it. */
 struct cas_token {
     const char *file;    /* NULL: there is none */
@@ -40,5 +46,8 @@ void cas_token_fini(struct cas_token *token);
  * is told in the log once; LABEL is the instance.
  */
 const char *cas_token_authorization(struct cas_token *token, const char *label);
+
+/* Puts stars in the place of the token wherever it stands in TEXT, which may go to anyone. */
+void cas_token_hide(const struct cas_token *token, char *text);
 
 #endif

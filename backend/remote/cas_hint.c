@@ -29,6 +29,9 @@ static const struct {
     {"grpc://",
      {"failed to connect", "Socket closed"},
      "; is there TLS at that port? Then the address begins with grpcs://"},
+    {"grpc://",
+     {"failed to connect", "http1.x server"},
+     "; is that the port of the CAS? With TLS, as nginx has it, the address begins with grpcs://"},
 };
 
 const char *cas_hint(const char *address, const char *text)

@@ -150,11 +150,9 @@ static int take_response(struct batch_call *call, struct span bytes, struct err 
         return 0;
     }
     if (response.code != GRPC_STATUS_OK)
-        return err_set(err, ERR_UNAVAILABLE, "%s: %s: %.*s", text,
+        return err_set(err, ERR_UNAVAILABLE, "%s: %s: %s", text,
                        client_call_status_name((grpc_status_code)response.code),
-                       response.message.size < ERR_MESSAGE_SIZE ? (int)response.message.size
-                                                                : ERR_MESSAGE_SIZE,
-                       (const char *)response.message.data);
+                       cas_call_quote(&call->call, response.message));
     if (response.compressor != 0)
         return err_set(err, ERR_INVALID,
                        "the answer is malformed: %s is compressed, which was not asked for", text);

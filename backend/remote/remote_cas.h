@@ -60,8 +60,8 @@ struct remote_check {
      * Called once, on any thread, with no lock held, perhaps before remote_check_start returns; it
      * must not block. ERR is NULL: all is there. ERR_PRECONDITION: some is not, see MISSING.
      * ERR_INVALID: a directory is no Directory message, or too large; its digest is in the message;
-     * or there are too many. ERR_UNAVAILABLE: nothing is known to be missing, but the CAS cannot be
-     * asked. ERR_CANCELLED, ERR_NO_MEMORY.
+     * or there are too many. ERR_UNAVAILABLE or ERR_AWAY: nothing is known to be missing, but the
+     * CAS cannot be asked. ERR_CANCELLED, ERR_NO_MEMORY.
      */
     void (*done)(struct remote_check *check, const struct err *err);
     struct tree_missing missing; /* answer */
@@ -77,7 +77,7 @@ void remote_check_start(struct remote_check *check);
 /*
  * Ends the wait: DONE is called with ERR_CANCELLED unless it has been, or is being called. May come
  * at any time from before remote_check_start to after DONE, as long as CHECK is there; what the
- * check has asked goes on, for others.
+ * check has asked goes on, for others; where there are none, for a little while.
  */
 void remote_check_cancel(struct remote_check *check);
 
@@ -90,7 +90,8 @@ struct remote_capabilities {
      * Called once, on any thread, perhaps before the start returns; must not block. MESSAGE: the
      * bytes of a ServerCapabilities, at most a minute old, or as old as the last one if the CAS
      * cannot be asked; they live until DONE returns. NULL data: the CAS does not tell. ERR, if not
-     * NULL: ERR_UNAVAILABLE, the CAS has never told, or ERR_CANCELLED, it is being closed.
+     * NULL: ERR_UNAVAILABLE or ERR_AWAY, the CAS has never told; ERR_CANCELLED, it is being
+     * closed.
      */
     void (*done)(struct remote_capabilities *capabilities, struct span message,
                  const struct err *err);

@@ -27,6 +27,7 @@ static void append(struct remote_flight *flight, struct remote_check *check)
 {
     check->flight = flight;
     check->is_late = flight->is_begun;
+    atomic_store(&flight->walk.is_unwanted, false);
     check->next = NULL;
     check->previous = flight->last;
     if (flight->last != NULL)
@@ -162,8 +163,9 @@ static void keep_score(struct remote_cas *cas, const struct remote_flight *fligh
 }
 
 /*
- * Who came late has no use for what is missing: it may have been there when they came. All of them
- * together have the check made once more. That the CAS cannot be asked is news to them as well.
+ * Who came late has no use for what is missing: it may have been there when they came; nor for a
+ * check that was given up, as those before them had left. All of them together have the check made
+ * once more. That the CAS cannot be asked is news to them as well.
  */
 static void end(struct remote_flight *flight)
 {
@@ -174,8 +176,9 @@ static void end(struct remote_flight *flight)
     /* Before nobody can share it any more: one way or the other, it is not made twice. */
     keep_score(cas, flight, err.code);
     (void)pthread_mutex_lock(&cas->lock);
-    bool is_absence = err.code == ERR_PRECONDITION || err.code == ERR_INVALID;
-    struct remote_check *told = take_told(flight, !is_absence || cas->is_closing);
+    bool is_for_late =
+        err.code != ERR_PRECONDITION && err.code != ERR_INVALID && err.code != ERR_CANCELLED;
+    struct remote_check *told = take_told(flight, is_for_late || cas->is_closing);
     bool is_over = flight->first == NULL;
     cas->begun--;
     if (is_over)
@@ -328,6 +331,8 @@ void remote_check_cancel(struct remote_check *check)
     if (flight != NULL) {
         detach(flight, check);
         is_unwanted = flight->first == NULL && !flight->is_begun;
+        if (flight->first == NULL)
+            atomic_store(&flight->walk.is_unwanted, true);
     }
     if (is_unwanted) {
         unqueue(flight);

@@ -38,9 +38,15 @@ static void fail(struct remote_walk *walk, const struct err *err)
         walk->err = *err;
 }
 
+/* Requests stay below 1 MiB, with hashes of SHA-512 as well, which are twice as long. */
 static bool has_room(const struct remote_walk *walk)
 {
-    return walk->find == NULL || walk->find->digests.count < CAS_FIND_MAX;
+    enum { HASHES_MAX = CAS_FIND_MAX * 32 }; /* bytes */
+    if (walk->find == NULL || walk->find->digests.count == 0)
+        return true;
+    const struct digest_set *digests = &walk->find->digests;
+    return digests->count < CAS_FIND_MAX &&
+           digests->count * digest_hash_size(digests->digests[0].function) < HASHES_MAX;
 }
 
 static int send_find(struct remote_walk *walk, struct err *err)
@@ -55,6 +61,23 @@ static int send_find(struct remote_walk *walk, struct err *err)
     return rc;
 }
 
+/* One more directory is known. */
+static int count_directory(struct remote_walk *walk, struct err *err)
+{
+    if (walk->directories.count > TREE_DIRECTORIES_MAX)
+        return err_set(err, ERR_INVALID, "a tree has more than %d directories",
+                       TREE_DIRECTORIES_MAX);
+    if (walk->directories.count <= REMOTE_WALK_FEW)
+        return 0;
+    walk->many++;
+    if (atomic_fetch_add(&walk->source->many, 1) < REMOTE_WALK_MANY)
+        return 0;
+    return err_set(err, ERR_UNAVAILABLE,
+                   "too many trees of more than %d directories are being checked at the same time: "
+                   "try again later",
+                   REMOTE_WALK_FEW);
+}
+
 /* A digest that is to be asked for. Not without room. */
 static int note(struct remote_walk *walk, const struct digest *digest, bool is_directory,
                 struct err *err)
@@ -67,9 +90,8 @@ static int note(struct remote_walk *walk, const struct digest *digest, bool is_d
             return -(int)err->code;
         if (!is_new)
             return 0;
-        if (walk->directories.count > TREE_DIRECTORIES_MAX)
-            return err_set(err, ERR_INVALID, "a tree has more than %d directories",
-                           TREE_DIRECTORIES_MAX);
+        if (count_directory(walk, err) != 0)
+            return -(int)err->code;
     }
     if (digest->size == 0) /* there is no such content, whatever the CAS makes of it */
         return note_missing(walk, digest, err);
@@ -163,6 +185,11 @@ static int take_read(struct remote_walk *walk, struct err *err)
 /* On failure READ is gone. */
 static int send_read(struct remote_walk *walk, struct remote_walk_read *read, struct err *err)
 {
+    if (walk->reads_under_way == 0 && ++walk->levels > REMOTE_WALK_LEVELS_MAX) {
+        remote_walk_read_free(read);
+        return err_set(err, ERR_INVALID, "a tree has more than %d levels of directories",
+                       REMOTE_WALK_LEVELS_MAX);
+    }
     int rc = remote_walk_read_send(read, err);
     walk->reads_under_way += rc == 0;
     walk->under_way += rc == 0;
@@ -336,12 +363,29 @@ static void conclude(struct remote_walk *walk)
                       walk->missing.count, digest_text(&walk->missing.digests[0], text));
 }
 
+/*
+ * Whether it goes on for nobody: not with a directory that it has waited for at the gate, and not
+ * for long, as a tree may be so deep that it takes a call for each of very many levels.
+ */
+static bool is_given_up(struct remote_walk *walk)
+{
+    if (!atomic_load(&walk->is_unwanted))
+        return false;
+    if (walk->large != NULL && !walk->large->is_sent)
+        return true;
+    return walk->unwanted_turns++ >= REMOTE_WALK_UNWANTED_TURNS;
+}
+
 bool remote_walk_run(struct remote_walk *walk)
 {
     struct err err;
     bool has_more, is_over;
     do {
         take_back(walk);
+        if (walk->err.code == ERR_OK && is_given_up(walk)) {
+            (void)err_set(&err, ERR_CANCELLED, "nobody waits for the check any more");
+            fail(walk, &err);
+        }
         if (walk->err.code == ERR_OK && go_on(walk, &err) != 0)
             fail(walk, &err);
         (void)pthread_mutex_lock(&walk->lock);
@@ -435,6 +479,7 @@ void remote_walk_fini(struct remote_walk *walk)
     free_read(walk, walk->large);
     remote_walk_read_free(walk->batch);
     remote_walk_find_free(walk->find);
+    (void)atomic_fetch_sub(&walk->source->many, walk->many);
     digest_set_fini(&walk->directories);
     digest_set_fini(&walk->absent);
     free(walk->lists);

@@ -12,6 +12,7 @@
 #define ASSETD_REMOTE_REMOTE_WALK_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -28,11 +29,27 @@ enum { REMOTE_WALK_FINDS_MAX = 4, REMOTE_WALK_READS_MAX = 4 };
 /* Directories that one BatchReadBlobs asks for: requests stay below 1 MiB. */
 enum { REMOTE_WALK_BATCH_COUNT_MAX = 4096 };
 
+/*
+ * Directories that each walk may know of, and those beyond that all walks of one CAS may know of at
+ * the same time: a hundred bytes of memory each. A small push can name a tree of very many.
+ */
+enum { REMOTE_WALK_FEW = 1 << 14, REMOTE_WALK_MANY = 1 << 20 };
+
+/*
+ * Levels of a tree that are read, one after the other. A path has 4096 bytes at most (PATH_MAX), a
+ * level of it two or more; what is deeper is made to hold up others.
+ */
+enum { REMOTE_WALK_LEVELS_MAX = 4096 };
+
+/* Turns that a walk has to come to its end once nobody waits for it. */
+enum { REMOTE_WALK_UNWANTED_TURNS = 64 };
+
 /* What all walks through one CAS share. */
 struct remote_source {
     struct cas_connections *connections;
     struct tree_directories directories;
     struct remote_gate large; /* for directories larger than a batch: one is in memory at a time */
+    atomic_size_t many;       /* directories beyond REMOTE_WALK_FEW of each */
 };
 
 /* One call, of either kind. */
@@ -50,6 +67,11 @@ struct remote_walk {
      * remote_walk_run must be called by it, now or later. On a poller, no lock is held.
      */
     void (*wake)(struct remote_walk *walk);
+    /*
+     * Set by the user at any time: nobody waits for it any more. What is nearly done is done; else
+     * it ends with ERR_CANCELLED.
+     */
+    atomic_bool is_unwanted;
     /* The answer once it is over; ERR_OK, or the errors of remote_check. */
     struct err err;
     struct tree_missing missing;
@@ -57,9 +79,12 @@ struct remote_walk {
     struct remote_source *source;
     struct tree_list *lists; /* a copy */
     size_t list_count;
-    size_t list;                      /* the first list and its first digest that are not noted */
-    size_t listed;                    /* yet */
-    struct digest_set directories;    /* found */
+    size_t list;                   /* the first list and its first digest that are not noted */
+    size_t listed;                 /* yet */
+    struct digest_set directories; /* found */
+    size_t many;                   /* of them, counted by the source */
+    unsigned unwanted_turns;
+    unsigned levels;                  /* that were read */
     size_t next;                      /* the first of them that has not been looked up */
     struct tree_directory *at;        /* what is looked into; pinned */
     size_t child;                     /* the first of its children that is not noted yet */

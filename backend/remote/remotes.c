@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "remote/cas_credentials.h"
 #include "rpc/queue.h"
 
 /* A CAS that is open, also if no instance has it any more: calls may be using it. */
@@ -114,6 +115,16 @@ static int make(struct remotes *former, const struct conf *conf, struct remotes 
         return rc;
     }
     *out = remotes;
+    return 0;
+}
+
+int remotes_check(const struct conf *conf, struct err *err)
+{
+    for (size_t i = 0; i < conf->instance_count; i++) {
+        const struct conf_instance *one = &conf->instances[i];
+        if (one->cas != NULL && cas_credentials_check(one->cas, CAS_SYSTEM_CA, err) != 0)
+            return err_wrap(err, "instance \"%s\": cas", one->name);
+    }
     return 0;
 }
 

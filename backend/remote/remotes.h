@@ -12,6 +12,12 @@
 struct remotes;
 
 /*
+ * Looks into the files that `cas` of the instances of CONF names, as far as this user may read
+ * them. ERR_PRECONDITION: remotes_open would refuse one.
+ */
+int remotes_check(const struct conf *conf, struct err *err);
+
+/*
  * Opens what the instances of CONF name as `cas`. CONF is borrowed until the close, as are those
  * that follow: what stays open goes on with the configuration that opened it. ERR_PRECONDITION: a
  * file that is named there cannot be used.

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 struct poller {
@@ -28,16 +29,42 @@ struct rpc_queue {
     struct poller pollers[];
 };
 
+/*
+ * Whether TEXT was told lately. A channel that tries again and again to connect says the same each
+ * time. Two that share a place are told more often than they had to be.
+ */
+static bool is_told(const char *text)
+{
+    enum { PLACES = 64, PAUSE = 600000 /* milliseconds */ };
+    static _Atomic int64_t told[PLACES]; /* when, by clock_steady; 0: never */
+    static _Atomic uint32_t what[PLACES];
+    uint32_t hash = 2166136261U;
+    for (; *text != '\0'; text++)
+        hash = (hash ^ (unsigned char)*text) * 16777619U;
+    int64_t now = clock_steady(), before = atomic_load(&told[hash % PLACES]);
+    if (before != 0 && now - before < PAUSE && atomic_load(&what[hash % PLACES]) == hash)
+        return true;
+    atomic_store(&what[hash % PLACES], hash);
+    atomic_store(&told[hash % PLACES], now);
+    return false;
+}
+
 /* The core's own messages are of use to who debugs it, and many tell of clients' doings. */
 static void log_of_core(gpr_log_func_args *message)
 {
-    enum log_level level =
-        message->severity == GPR_LOG_SEVERITY_ERROR ? LOG_LEVEL_INFO : LOG_LEVEL_TRACE;
+    enum log_level level = message->severity == GPR_LOG_SEVERITY_ERROR && !is_told(message->message)
+                               ? LOG_LEVEL_INFO
+                               : LOG_LEVEL_TRACE;
     if (strstr(message->message, "Failed accept") != NULL)
         log_error("listener-lost", log_str("reason", message->message),
                   log_str("answer", "a listener takes no more connections: restart assetd"));
     LOG_AT(level, "grpc-core", log_str("message", message->message), log_str("file", message->file),
            log_num("line", message->line));
+}
+
+void rpc_prepare(void)
+{
+    (void)setenv("GRPC_DNS_RESOLVER", "native", 0);
 }
 
 /* The next event, or a beat without one. */

@@ -18,6 +18,13 @@ struct rpc_tag {
 struct rpc_queue;
 
 /*
+ * Has the core look names up as the system does (nsswitch.conf, resolv.conf), not by a resolver of
+ * its own; the environment variable GRPC_DNS_RESOLVER says otherwise. Once, before there are
+ * threads.
+ */
+void rpc_prepare(void);
+
+/*
  * Starts the core and POLLERS threads. One poller is cheapest behind a proxy, two serve direct
  * clients better; more cost hand-offs between threads. The pollers run until rpc_queue_free.
  * BEAT is how many milliseconds a poller that has nothing to do waits before it shows that it is

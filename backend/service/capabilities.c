@@ -178,7 +178,7 @@ static void answer(struct call *call, const struct instance *instance, struct sp
         if (rc == 0)
             return;
     }
-    if (rc == 0 || (rc == -ERR_UNAVAILABLE && serves_on))
+    if (rc == 0 || (serves_on && external_is_unavailable(err.code)))
         answer_own(call, instance); /* as an index that nobody has a CAS for */
     else
         call_fail(call, &err);

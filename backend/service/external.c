@@ -23,6 +23,11 @@ struct remote_cas *external_cas(const struct services *services, const struct in
     return remotes_at(services->remotes, (size_t)(instance->conf - services->conf->instances));
 }
 
+bool external_is_unavailable(enum err_code code)
+{
+    return code == ERR_UNAVAILABLE || code == ERR_AWAY;
+}
+
 void external_init(struct external *external, struct call *call, struct remote_cas *cas,
                    void (*resume)(struct call *call))
 {

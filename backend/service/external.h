@@ -16,6 +16,9 @@
 /* The external CAS of INSTANCE, which is one of SERVICES; NULL: it has none. */
 struct remote_cas *external_cas(const struct services *services, const struct instance *instance);
 
+/* Whether CODE is that the CAS cannot be asked, for which there is `on-unavailable`. */
+bool external_is_unavailable(enum err_code code);
+
 /*
  * The checks of one unary call, one after the other. Embedded, in the memory of the call. It has
  * one thread at a time, which a check hands on.

@@ -169,7 +169,7 @@ static bool take_verdict(struct call *call, struct fetch *fetch)
         checked->reason = *verdict;
         return true;
     }
-    if (verdict->code == ERR_OK || (verdict->code == ERR_UNAVAILABLE && serves))
+    if (verdict->code == ERR_OK || (external_is_unavailable(verdict->code) && serves))
         touch_and_answer(call, fetch);
     else
         fail(call, fetch, verdict);

@@ -398,9 +398,14 @@ void call_finish_stream(struct call *handled)
     finish(server_call_of(handled), GRPC_STATUS_OK, "");
 }
 
-/* Faults of ours are logged here, once; a client's mistakes and misses are its own business. */
+/*
+ * Faults of ours are logged here, once; a client's mistakes and misses are its own business. That a
+ * server is away was told when it was lost: once for all the calls that meet it.
+ */
 static void log_fault(const struct server_call *call, enum err_code code, const char *message)
 {
+    if (code == ERR_AWAY)
+        return;
     switch (err_grpc_status(code)) {
     case GRPC_STATUS_INTERNAL:
     case GRPC_STATUS_UNAVAILABLE:

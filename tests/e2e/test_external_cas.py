@@ -365,6 +365,45 @@ def test_the_number_of_calls(paired, cas):
     assert cas.take_names() == [FIND, FIND]
 
 
+def chain(depth):
+    """1000 files in as many directories as there are levels."""
+    content = {}
+    for level in range(depth):
+        content = {"below": content} if level else {}
+        content |= {f"file{n}": b"%d of %d" % (n, level) for n in range(1000 // depth)}
+    return content
+
+
+# The content of each directory that is referenced, and the depth.
+SHAPES = {
+    "flat": ([chain(1)], 1),
+    "long names": ([{f"{n:0255}": b"%d" % n for n in range(1000)}], 1),
+    "deep": ([chain(10)], 10),
+    "wide": ([{f"d{n}": {"file": b"%d" % n} for n in range(1000)}], 2),
+    "several": ([forest(3, 10, 2) | {"own": b"%d" % n} for n in range(5)], 3),
+}
+
+
+@pytest.mark.parametrize("contents, depth", SHAPES.values(), ids=SHAPES.keys())
+def test_the_number_of_calls_for_any_shape(server, client, cas, contents, depth):
+    roots = [cas.put_tree(Tree(content)) for content in contents]
+    logs = [b"log %d" % number for number in range(200)]
+    blob = cas.put(*logs)
+    references = {
+        "references_blobs": [digest_of(log) for log in logs],
+        "references_directories": roots,
+    }
+    client.push_blob("urn:a", blob, **references)
+    assert 2 <= len(cas.take()) <= depth + 5
+    server.restart()
+    client = server.client()
+    for expected in (range(2, depth + 6), [1]):
+        client.fetch_blob("urn:a")
+        assert len(cas.take()) in expected
+    client.push_blob("urn:b", blob, **references)
+    assert cas.take_names() == [FIND]
+
+
 def test_what_is_remembered_costs_no_call(paired, cas, artifact):
     client = paired(cas, trust="10m").client()
     artifact.push(client)

@@ -2,6 +2,7 @@
 """How an external CAS is reached: addresses, TLS, tokens, and what a reload changes of that."""
 
 import contextlib
+import socket
 import threading
 
 import grpc
@@ -9,11 +10,11 @@ import pytest
 
 from lib.client import fails
 from lib.content import Tree, digest_of
-from lib.external_cas import FIND, Hold, index_only
+from lib.external_cas import BATCH_READ, FIND, Hold, alters, index_only, refuses
 from lib.forwarder import Forwarder
 from lib.ports import free_port
-from lib.reloads import reload, reload_fails
-from lib.server import PATIENCE, StartError, run_assetctl, wait_until
+from lib.reloads import kept_keys, reload, reload_fails
+from lib.server import PATIENCE, StartError, run_assetctl, run_assetd, wait_until
 
 
 def push(client, cas, content=b"content"):
@@ -33,13 +34,14 @@ def is_answered(call, *arguments):
     return True
 
 
-@pytest.mark.parametrize("where", ["tcp", "unix"])
+@pytest.mark.parametrize("where", ["tcp", "name", "unix"])
 def test_plain_connections(external_cas, paired, monkeypatch, where):
     # Of no concern to it: where the CAS is, the configuration says.
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    cas = external_cas(f"127.0.0.1:{free_port()}" if where == "tcp" else None)
-    client = paired(cas).client()
+    cas = external_cas(None if where == "unix" else f"127.0.0.1:{free_port()}")
+    named = {"address": cas.url.replace("127.0.0.1", "localhost")} if where == "name" else {}
+    client = paired(cas, **named).client()
     digest = push(client, cas)
     assert client.fetch_blob("urn:a").blob_digest == digest
 
@@ -254,6 +256,55 @@ def test_a_file_that_cannot_be_read_is_told_at_the_start(
     push(server.client(), cas)
 
 
+USELESS = {
+    "empty token": ("token_file", "", "is empty"),
+    "token of several words": ("token_file", "Bearer word", "without \"Bearer\""),
+    "ca": ("ca", "no PEM", "no certificate"),
+    "certificate": ("certificate", "no PEM", "no certificate"),
+    "key": ("key", "no PEM", "no private key"),
+}
+
+
+@pytest.mark.parametrize("name, text, reason", USELESS.values(), ids=USELESS.keys())
+def test_a_file_of_no_use_is_found_by_check(secure_cas, assetd, folder, keys, name, text, reason):
+    file = folder / "file"
+    file.write_text(text)
+    config = {"tls": keys.tls("ci")}
+    (config if name == "token_file" else config["tls"])[name] = str(file)
+    server = assetd(start=False, instances=[index_only(folder, cas=secure_cas(), **config)])
+    done = run_assetd("--config", server.folder / "assetd.yaml", "--check")
+    assert done.returncode == 1
+    assert f'instance "": cas: {file}' in done.stderr
+    assert reason in done.stderr
+
+
+def test_a_port_without_tls_is_told_once(paired, cas, keys):
+    """Whatever the number of connections that are tried."""
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        port = plain.getsockname()[1]
+        server = paired(cas, address=f"grpcs://127.0.0.1:{port}", tls=keys.tls())
+        for _ in range(5):
+            near, _ = plain.accept()
+            near.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            near.close()
+    told = [line for line in server.log().splitlines() if "event=grpc-core" in line]
+    assert len(told) == 1, told
+    assert "wrong version number" in told[0]
+
+
+def test_a_port_of_http_is_told(paired, cas):
+    """As nginx answers at one with TLS to who sends none."""
+    with socket.create_server(("127.0.0.1", 0)) as http:
+        port = http.getsockname()[1]
+        server = paired(cas, address=f"grpc://127.0.0.1:{port}")
+        near, _ = http.accept()
+        with near:
+            near.recv(4096)
+            near.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: "event=cas-unreachable" in server.log(), server.log)
+    assert "http1.x server; is that the port of the CAS?" in server.log()
+
+
 # Tokens
 
 
@@ -282,6 +333,33 @@ def test_a_token_is_sent_and_read_again_when_it_changes(
     (folder / "next").rename(token)
     wait_until(lambda: sent()[-1] == ["Bearer another-token"], "the old one is sent for ever")
     assert "a-first-token" not in server.log() and "another-token" not in server.log()
+
+
+def test_a_token_that_the_cas_repeats_is_told_to_nobody(paired, cas, folder):
+    """Neither to clients nor to the log, whatever the CAS says of it."""
+    (folder / "token").write_text("a-secret-token")
+    server = paired(cas, token_file=str(folder / "token"), config={"log": {"level": "trace"}})
+    client = server.client()
+    tree = Tree({"file": b"content"})
+    cas.put_tree(tree)
+    text = "no such token: 'Bearer a-secret-token', a-secret-token"
+    with cas.fault(refuses("UNAUTHENTICATED", text)), fails("UNAVAILABLE", "no such token"):
+        push(client, cas)
+
+    def refuse(answer):
+        for response in answer.responses:
+            response.status.code = grpc.StatusCode.PERMISSION_DENIED.value[0]
+            response.status.message = text
+
+    def is_told():
+        with cas.fault(alters(refuse), BATCH_READ), fails("UNAVAILABLE") as info:
+            client.push_directory("urn:tree", tree.root)
+        assert "a-secret-token" not in info.value.details()
+        return "PERMISSION_DENIED: no such token" in info.value.details()
+
+    wait_until(is_told, "it is not told what the CAS says")
+    assert "no such token" in server.log()
+    assert "a-secret-token" not in server.log()
 
 
 def test_without_a_token_none_is_sent(paired, cas):
@@ -338,6 +416,23 @@ def test_a_cas_comes_and_goes(external_cas, assetd, folder):
     assert "reload-needs-restart" not in log
     assert client.fetch_blob("urn:a").blob_digest == digest
     assert two.take(FIND)[2:] == []
+
+
+def test_a_cas_waits_for_the_restart_with_index_only(assetd, folder, cas):
+    """Until then it is neither asked nor said to be paired with."""
+    server = assetd(instances=[{"name": "", "storage": str(folder / "storage"), "quota": "20MB"}])
+    instance = {**index_only(folder, cas=cas), "storage": str(folder / "storage")}
+    log = reload(server, instances=[instance])
+    assert kept_keys(log) == ["instances[0].cas", "instances[0].index-only"]
+    client = server.client()
+    digest = client.upload(b"content")
+    client.push_blob("urn:a", digest)
+    assert client.fetch_blob("urn:a").blob_digest == digest
+    assert cas.take() == []
+    assert "cas-paired" not in server.log()
+    server.restart()
+    with fails("NOT_FOUND"):
+        server.client().fetch_blob("urn:a")
 
 
 def test_a_check_ends_well_though_its_cas_is_taken_away(assetd, folder, cas):

@@ -109,6 +109,27 @@ def test_a_cas_that_goes_and_comes_back(external_cas, paired, where, away):
     assert "level=info" in back and 'instance=""' in back
 
 
+def test_that_it_is_lost_is_told_once(paired, cas):
+    server = paired(cas)
+    client = server.client()
+    (digest,) = push_blobs(client, cas)
+    cas.stop()
+    wait_until_lost(server, client)
+    before = server.log().count("event=call-failed")
+    tries = 0
+    for call in (lambda: client.fetch_blob("urn:0"), lambda: client.push_blob("urn:0", digest)):
+        refused = 0
+        while refused < 20:
+            with fails("UNAVAILABLE") as info:
+                call()
+            is_refused = "does not answer, and is" in info.value.details()
+            refused += is_refused
+            tries += not is_refused
+    # What only meets what is known is not worth a line; a try may say something new.
+    log = server.log()
+    assert log.count("event=call-failed") == before + tries, log
+
+
 def test_a_cas_that_is_not_there_yet(external_cas, paired):
     cas = external_cas()
     digest = cas.put(b"content")

@@ -475,7 +475,7 @@ static inline int fake_begin(struct cas_connections *connections, enum fake_kind
     if (is_refused) {
         free(call);
         return is_cancelled ? err_set(err, ERR_CANCELLED, "closing")
-                            : err_set(err, ERR_UNAVAILABLE, "CAS %s: the breaker is open",
+                            : err_set(err, ERR_AWAY, "CAS %s: the breaker is open",
                                       connections->conf->address);
     }
     if (is_at_once)

@@ -52,6 +52,13 @@ static void errno_becomes_a_code(void **state)
     assert_string_equal(err.msg, "write: Permission denied");
 }
 
+static void a_server_that_is_away_is_unavailable_to_clients(void **state)
+{
+    (void)state;
+    assert_int_equal(err_grpc_status(ERR_AWAY), err_grpc_status(ERR_UNAVAILABLE));
+    assert_string_equal(err_name(ERR_AWAY), "away");
+}
+
 static void long_messages_are_cut(void **state)
 {
     (void)state;
@@ -389,6 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_are_wrapped_outward),
         cmocka_unit_test(errno_becomes_a_code),
+        cmocka_unit_test(a_server_that_is_away_is_unavailable_to_clients),
         cmocka_unit_test(long_messages_are_cut),
         cmocka_unit_test(messages_are_valid_utf8),
         cmocka_unit_test(arena_gives_aligned_memory_apart),

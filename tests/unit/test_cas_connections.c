@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "far_cas.h"
+#include "remote/breaker.h"
 
 /* --- away and back --- */
 
@@ -64,19 +65,75 @@ static void calls_are_refused_while_it_is_left_alone(void **state)
     /* Try until one comes between two tries, however slow this machine is. */
     for (;;) {
         uint64_t calls = cas_connections_calls(cas->connections);
-        assert_int_equal(far_cas_try(cas, &err), ERR_UNAVAILABLE);
+        enum err_code code = far_cas_try(cas, &err);
         far_cas_assert_says(cas, &err, "UNAVAILABLE: out of disks");
-        if (cas_connections_calls(cas->connections) == calls)
+        bool is_refused = cas_connections_calls(cas->connections) == calls;
+        assert_int_equal(code, is_refused ? ERR_AWAY : ERR_UNAVAILABLE);
+        if (is_refused)
             break;
     }
     far_cas_assert_says(cas, &err, "does not answer, and is tried again in ");
     /* The others go by the same breaker. */
-    while (far_cas_read(cas, &digest, 1, &found, &err) != ERR_UNAVAILABLE ||
+    while (far_cas_read(cas, &digest, 1, &found, &err) != ERR_AWAY ||
            strstr(err.msg, "does not answer") == NULL)
         continue;
-    while (far_cas_ask(cas, &message, &err) != ERR_UNAVAILABLE ||
+    while (far_cas_ask(cas, &message, &err) != ERR_AWAY ||
            strstr(err.msg, "does not answer") == NULL)
         continue;
+}
+
+/* --- calls side by side --- */
+
+enum { ROW = 8 };
+
+struct row {
+    struct {
+        struct cas_capabilities call; /* first */
+        struct row *row;
+    } calls[ROW];
+    atomic_size_t codes[ERR_CODES];
+    atomic_size_t ended;
+};
+
+static void on_row(struct cas_capabilities *call, struct span message, const struct err *err)
+{
+    struct row *row = ((__typeof__(&row->calls[0]))call)->row;
+    (void)message;
+    atomic_fetch_add(&row->codes[err != NULL ? err->code : ERR_OK], 1);
+    atomic_fetch_add(&row->ended, 1);
+}
+
+static size_t requests_of(struct far_cas *cas)
+{
+    (void)pthread_mutex_lock(&cas->lock);
+    size_t requests = cas->requests;
+    (void)pthread_mutex_unlock(&cas->lock);
+    return requests;
+}
+
+/* What is told once is not told again by each call that was under way. */
+static void calls_that_fail_behind_those_that_lost_it_are_no_news(void **state)
+{
+    static const struct timespec pause = {.tv_nsec = 5000000};
+    struct far_cas *cas = *state;
+    struct row row = {.ended = 0};
+    struct err err;
+    far_cas_hang(cas);
+    far_cas_serve(cas);
+    far_cas_open(cas);
+    for (size_t i = 0; i < ROW; i++) {
+        row.calls[i].call.done = on_row;
+        row.calls[i].row = &row;
+        assert_int_equal(cas_get_capabilities(cas->connections, &row.calls[i].call, &err), 0);
+    }
+    while (requests_of(cas) < ROW)
+        (void)nanosleep(&pause, NULL);
+    far_cas_stop(cas);
+    while (atomic_load(&row.ended) < ROW)
+        (void)nanosleep(&pause, NULL);
+    assert_int_equal(atomic_load(&row.codes[ERR_UNAVAILABLE]), BREAKER_FAILURES);
+    assert_int_equal(atomic_load(&row.codes[ERR_AWAY]), ROW - BREAKER_FAILURES);
+    assert_int_equal(far_cas_logged(cas, "event=cas-lost"), 1);
 }
 
 /* A socket at 127.0.0.1 that takes connections, as far as the system does, or refuses them. */
@@ -312,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_CAS(a_server_that_is_away_is_left_alone_and_tried_again),
         WITH_CAS(calls_are_refused_while_it_is_left_alone),
+        WITH_CAS(calls_that_fail_behind_those_that_lost_it_are_no_news),
         WITH_CAS(refused_connections_are_told),
         WITH_CAS(a_server_that_is_silent_costs_the_timeout),
         WITH_CAS(an_answer_that_does_not_come_costs_the_timeout),

@@ -246,7 +246,6 @@ static void test_open_storage(void **state)
     carry(BOTH, BOTH, &pair);
     conf_carry_storage(&opened, &pair.next.conf, 0, &pair.kept);
     assert_kept(&pair, "instances[0].index-only: true -> false\n"
-                       "instances[0].quota: 1000B -> 10000000000B\n"
                        "instances[0].index-quota: 2000B -> 1073741824B\n"
                        "instances[0].expire-after: 3s -> \n");
     const struct conf_instance *instance = &pair.next.conf.instances[0];
@@ -254,6 +253,13 @@ static void test_open_storage(void **state)
     assert_int_equal(instance->quota, 1000);
     assert_int_equal(instance->index_quota, 2000);
     assert_int_equal(instance->expire_after, 3000);
+    drop(&pair);
+
+    opened = (struct conf_instance){.quota = 1000, .index_quota = 1 << 30};
+    carry(BOTH, BOTH, &pair);
+    conf_carry_storage(&opened, &pair.next.conf, 0, &pair.kept);
+    assert_kept(&pair, "instances[0].quota: 1000B -> 10000000000B\n");
+    assert_int_equal(pair.next.conf.instances[0].quota, 1000);
     drop(&pair);
 
     carry(BOTH, BOTH, &pair);
@@ -296,10 +302,12 @@ static void test_a_cas_beside_one_that_is_open_is_put_back(void **state)
 {
     (void)state;
     struct pair pair;
-    carry(BOTH, PAIRED, &pair);
+    carry(BOTH "    quota: 50GiB\n", PAIRED, &pair);
+    /* Nobody is to open it: external CAS are opened before storage is. */
+    assert_null(pair.next.conf.instances[0].cas);
     conf_carry_storage(&pair.running.conf.instances[0], &pair.next.conf, 0, &pair.kept);
-    assert_kept(&pair, "instances[0].index-only: false -> true\n"
-                       "instances[0].cas:  -> grpc://buildbarn:8980\n");
+    assert_kept(&pair, "instances[0].cas:  -> grpc://buildbarn:8980\n"
+                       "instances[0].index-only: false -> true\n");
     assert_false(pair.next.conf.instances[0].index_only);
     assert_null(pair.next.conf.instances[0].cas);
     drop(&pair);

@@ -23,6 +23,7 @@ enum { URIS_MAX = 64, RACES = 400 };
 static const struct fake_answer whole = {.code = ERR_OK};
 static const struct fake_answer unreachable = {.code = ERR_UNAVAILABLE,
                                                .text = "cas.example.com does not answer"};
+static const struct fake_answer away = {.code = ERR_AWAY, .text = "is tried again in 100 ms"};
 static const struct fake_answer no_tree = {.code = ERR_INVALID, .text = "abc/1 is no Directory"};
 
 static int reset(void **state)
@@ -242,6 +243,9 @@ static void a_push_is_refused_while_the_cas_cannot_be_asked(void **state)
         fake_remote_answers(&unreachable, 1);
         push(&fake, uri, fake_blob_new(30));
         fake_assert_failed(&fake, ERR_UNAVAILABLE, unreachable.text);
+        fake_remote_answers(&away, 1);
+        push(&fake, uri, fake_blob_new(30));
+        fake_assert_failed(&fake, ERR_AWAY, away.text);
         assert_unknown(uri);
     }
 }
@@ -374,7 +378,12 @@ static void a_cas_that_cannot_be_asked_is_the_operators_choice(void **state)
     fake_remote_answers(&unreachable, 1);
     fetch(&fake, &uri, 1);
     fake_assert_failed(&fake, ERR_UNAVAILABLE, unreachable.text);
+    fake_remote_answers(&away, 1);
+    fetch(&fake, &uri, 1);
+    fake_assert_failed(&fake, ERR_AWAY, away.text);
     fake_cas.on_unavailable = CONF_ON_UNAVAILABLE_SERVE;
+    assert_fetches(uri, blob);
+    fake_remote_answers(&unreachable, 1);
     assert_fetches(uri, blob);
     /* That is not for what is known to be missing. */
     struct fake_answer missing = missing_of(blob, 1);

@@ -185,14 +185,17 @@ static void a_cas_that_cannot_be_asked_is_the_operators_choice(void **state)
 {
     (void)state;
     struct fake_call fake;
-    for (int i = 0; i < 2; i++) {
-        if (i == 0)
-            fake_remote_capabilities((struct span){.size = 0}, unreachable);
+    const struct fake_answer answers[] = {unreachable,
+                                          {.code = ERR_AWAY, .text = "is tried again in 100 ms"}};
+    for (int i = 0; i < 3; i++) {
+        if (i < 2)
+            fake_remote_capabilities((struct span){.size = 0}, answers[i]);
         else
             say((struct span){(const uint8_t *)"\x0a\x7f", 2});
         fake_cas.on_unavailable = CONF_ON_UNAVAILABLE_FAIL;
         get(&fake);
-        fake_assert_failed(&fake, ERR_UNAVAILABLE, i == 0 ? unreachable.text : fake_cas.address);
+        fake_assert_failed(&fake, i == 1 ? ERR_AWAY : ERR_UNAVAILABLE,
+                           i < 2 ? answers[i].text : fake_cas.address);
         fake_cas.on_unavailable = CONF_ON_UNAVAILABLE_SERVE;
         get(&fake);
         assert_own(&fake);

@@ -85,7 +85,7 @@ static void test_a_cas_that_never_told_what_it_can_do(void **state)
     open_cas(TRUST);
     inquire(&one);
     assert_int_equal(one.told, 1);
-    assert_int_equal(one.code, ERR_UNAVAILABLE);
+    assert_int_equal(one.code, ERR_AWAY);
     fake_refuse(false);
     /* A check finds it answering: it is asked then, but not all the time. */
     for (unsigned i = 0; i < 2; i++) {

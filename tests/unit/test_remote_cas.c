@@ -297,6 +297,72 @@ static void test_a_check_that_has_not_begun_is_dropped_with_its_last_user(void *
     assert_int_equal(fake_asked(&file), 1);
 }
 
+/* Each level of a tree takes a call: a few who leave at once could keep everyone waiting. */
+static void test_a_check_that_nobody_waits_for_ends_soon(void **state)
+{
+    enum { DEPTH = 4 * REMOTE_WALK_UNWANTED_TURNS };
+    (void)state;
+    struct digest root = put_chain(1, DEPTH, 1);
+    struct asked left[REMOTE_CHECKS_MAX], other, late;
+    struct digest file = put_file(10000);
+    for (size_t i = 0; i < REMOTE_CHECKS_MAX; i++)
+        start(&left[i], &root, true, true);
+    start(&other, &file, false, false);
+    for (size_t i = 0; i < REMOTE_CHECKS_MAX; i++)
+        cancel(&left[i]);
+    assert_waits(&other);
+    fake_answer_all();
+    assert_told(&other, ERR_OK);
+    assert_true(fake_calls(FAKE_READ) <= (REMOTE_WALK_UNWANTED_TURNS + 1) * REMOTE_CHECKS_MAX);
+    assert_false(trusts(&root, true));
+    /* Who comes meanwhile has it go on, or made once more. */
+    start(&left[0], &root, true, true);
+    cancel(&left[0]);
+    assert_true(fake_answer_one());
+    start(&late, &root, true, false);
+    fake_answer_all();
+    assert_told(&late, ERR_OK);
+    assert_true(trusts(&root, true));
+}
+
+/* A tree of so many directories as there may be takes memory, and a push that names it none. */
+static void test_large_trees_at_the_same_time_are_bounded(void **state)
+{
+    enum { PARTS = 40, EACH = 13000, COUNT = 3 };
+    (void)state;
+    struct message top = {0};
+    struct asked asked[COUNT];
+    char name[24];
+    for (size_t part = 0; part < PARTS; part++) {
+        struct message message = {0};
+        for (size_t i = 0; i < EACH; i++) {
+            struct digest absent = digest_of(1 + part * EACH + i, 100);
+            (void)snprintf(name, sizeof(name), "%05zu", i);
+            add_directory(&message, name, &absent);
+        }
+        struct digest digest = put_message(&message);
+        (void)snprintf(name, sizeof(name), "%05zu", part);
+        add_directory(&top, name, &digest);
+    }
+    struct digest root = put_message(&top);
+    for (size_t i = 0; i < COUNT; i++)
+        start(&asked[i], &root, true, true);
+    size_t most = 0;
+    while (fake_answer_one()) {
+        size_t many = atomic_load(&cas->source.many);
+        most = many > most ? many : most;
+    }
+    /* Each may find that there are too many by one. */
+    assert_in_range(most, REMOTE_WALK_MANY, REMOTE_WALK_MANY + COUNT);
+    assert_int_equal(atomic_load(&cas->source.many), 0);
+    /* What was found missing until then is an answer, even so. */
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(atomic_load(&asked[i].told), 1);
+        assert_true(asked[i].err.code == ERR_PRECONDITION || asked[i].err.code == ERR_UNAVAILABLE);
+    }
+    assert_int_equal(check_tree(&root).code, ERR_PRECONDITION);
+}
+
 static void test_a_cancelled_check_may_be_started_again(void **state)
 {
     (void)state;
@@ -345,6 +411,8 @@ int main(void)
         TEST(test_checks_begin_in_order_some_at_a_time),
         TEST(test_a_check_is_cancelled_at_any_time),
         TEST(test_a_check_that_has_not_begun_is_dropped_with_its_last_user),
+        TEST(test_a_check_that_nobody_waits_for_ends_soon),
+        TEST(test_large_trees_at_the_same_time_are_bounded),
         TEST(test_a_cancelled_check_may_be_started_again),
         TEST(test_closing_ends_what_is_under_way),
     };

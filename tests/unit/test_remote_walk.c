@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a check asks of an external CAS, and what its answers mean. */
+#include "remote/cas_message.h"
 #include "remote_site.h"
 
 /* --- the walk --- */
@@ -209,6 +210,44 @@ static void test_directories_may_not_be_too_many(void **state)
     free(digests);
 }
 
+/* Bytes of the FindMissingBlobs that is answered next. */
+static size_t request_size(void)
+{
+    (void)pthread_mutex_lock(&fake.lock);
+    const struct cas_find *find = fake.first->call;
+    grpc_byte_buffer *request = cas_message_make("kernel", find->digests, find->count);
+    (void)pthread_mutex_unlock(&fake.lock);
+    assert_non_null(request);
+    size_t size = grpc_byte_buffer_length(request);
+    grpc_byte_buffer_destroy(request);
+    return size;
+}
+
+/* The one in the field is 1 MiB. */
+static void test_requests_stay_below_the_smallest_limit(void **state)
+{
+    enum { COUNT = CAS_FIND_MAX, LIMIT = 1 << 20 };
+    (void)state;
+    struct asked asked;
+    struct digest *digests = malloc(COUNT * sizeof(*digests));
+    assert_non_null(digests);
+    for (size_t i = 0; i < COUNT; i++) {
+        digests[i] = digest_of(i, 1 << 30);
+        digests[i].function = DIGEST_SHA512;
+    }
+    const struct tree_list list = {digests, COUNT, false};
+    prepare(&asked, &list, 1);
+    remote_check_start(&asked.check);
+    assert_true(fake_waiting() > 0);
+    while (fake_waiting() > 0) {
+        assert_true(request_size() < LIMIT);
+        assert_true(fake_answer_one());
+    }
+    assert_told(&asked, ERR_PRECONDITION);
+    assert_int_equal(fake.asked, COUNT);
+    free(digests);
+}
+
 static void test_long_lists_are_asked_in_parts(void **state)
 {
     enum { COUNT = 100000 };
@@ -324,7 +363,7 @@ static void test_a_large_directory_that_fails_lets_the_next_in(void **state)
     fake_answer_all();
     assert_told(&asked[1], ERR_OK);
     for (size_t i = 2; i < CHECKS; i++)
-        assert_told(&asked[i], ERR_UNAVAILABLE);
+        assert_told(&asked[i], ERR_AWAY);
 }
 
 /* --- failures --- */
@@ -336,7 +375,7 @@ static void test_a_cas_that_cannot_be_asked(void **state)
     struct remote_cas_stats stats;
     fake_refuse(true);
     struct err err = check_tree(&root);
-    assert_int_equal(err.code, ERR_UNAVAILABLE);
+    assert_int_equal(err.code, ERR_AWAY);
     assert_non_null(strstr(err.msg, "breaker"));
     remote_cas_stats(cas, &stats);
     assert_int_equal(stats.failed, 1);
@@ -478,6 +517,19 @@ static void test_deep_trees_need_no_stack(void **state)
     assert_int_equal(fake_calls(FAKE_FIND), 1);
 }
 
+/* Each level costs the CAS a call, and a small push can name a tree of very many. */
+static void test_trees_may_not_be_too_deep(void **state)
+{
+    enum { DEPTH = REMOTE_WALK_LEVELS_MAX + 1 };
+    (void)state;
+    struct digest root = put_chain(1, DEPTH, 1);
+    fake_answer_when(FAKE_AT_ONCE);
+    struct err err = check_tree(&root);
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_non_null(strstr(err.msg, "4096 levels"));
+    assert_int_equal(fake_calls(FAKE_READ), REMOTE_WALK_LEVELS_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -491,6 +543,7 @@ int main(void)
         TEST(test_what_is_no_directory),
         TEST(test_directories_may_not_be_too_large),
         TEST(test_directories_may_not_be_too_many),
+        TEST(test_requests_stay_below_the_smallest_limit),
         TEST(test_long_lists_are_asked_in_parts),
         TEST(test_a_wide_level_is_read_in_several_batches_at_once),
         TEST(test_small_directories_are_not_too_many_for_one_request),
@@ -500,6 +553,7 @@ int main(void)
         TEST(test_what_is_known_to_be_missing_is_an_answer),
         TEST(test_answers_at_once_do_not_pile_up),
         TEST(test_deep_trees_need_no_stack),
+        TEST(test_trees_may_not_be_too_deep),
     };
     log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
