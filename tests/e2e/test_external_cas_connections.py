@@ -8,7 +8,7 @@ import threading
 import grpc
 import pytest
 
-from lib.client import fails
+from lib.client import fails, is_answered
 from lib.content import Tree, digest_of
 from lib.external_cas import BATCH_READ, FIND, Hold, alters, index_only, refuses
 from lib.forwarder import Forwarder
@@ -22,16 +22,6 @@ def push(client, cas, content=b"content"):
     digest = cas.put(content)
     client.push_blob("urn:a", digest)
     return digest
-
-
-def is_answered(call, *arguments):
-    """Whether it is; the only way to fail is UNAVAILABLE."""
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
-        return False
-    return True
 
 
 @pytest.mark.parametrize("where", ["tcp", "name", "unix"])

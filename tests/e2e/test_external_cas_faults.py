@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from lib.api import reapi
-from lib.client import fails
+from lib.client import fails, is_answered
 from lib.content import FUNCTIONS, Tree, digest_of, name_of
 from lib.external_cas import (
     BATCH_READ,
@@ -35,25 +35,15 @@ def push_blobs(client, cas, count=1):
     return digests
 
 
-def answers(call, *arguments):
-    """Whether the call is answered; the only way to fail is UNAVAILABLE."""
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
-        return False
-    return True
-
-
 def wait_for_answer(call, *arguments):
-    wait_until(lambda: answers(call, *arguments), "it is UNAVAILABLE for ever")
+    wait_until(lambda: is_answered(call, *arguments), "it is UNAVAILABLE for ever")
 
 
 def wait_until_lost(server, client):
     """Fetches until it is known that the CAS does not answer."""
 
     def is_lost():
-        assert not answers(client.fetch_blob, "urn:0")
+        assert not is_answered(client.fetch_blob, "urn:0")
         return "event=cas-lost" in server.log()
 
     wait_until(is_lost, "the CAS is not lost")
@@ -559,7 +549,7 @@ def test_metrics(assetd, folder, cas):
     }
     cas.stop()
     wait_until(
-        lambda: not answers(client.push_blob, "urn:0", digest_of(b"content 0"))
+        lambda: not is_answered(client.push_blob, "urn:0", digest_of(b"content 0"))
         and external()["up"] == 0,
         "it is up for ever",
     )

@@ -41,6 +41,16 @@ def fails(code, match=None):
         assert re.search(match, error.details()), error.details()
 
 
+def is_answered(call, *arguments):
+    """Whether CALL is; the only way to fail is UNAVAILABLE."""
+    try:
+        call(*arguments)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+        return False
+    return True
+
+
 def missing_of(error):
     """The subjects of the google.rpc.PreconditionFailure that came with an error."""
     values = [v for k, v in error.trailing_metadata() if k == "grpc-status-details-bin"]

@@ -33,18 +33,22 @@ TABLE = {
     ("push partial", "trusting"): (3, "FAILED_PRECONDITION", "UNAVAILABLE"),
 }
 
+# And this while the CAS is not known to be gone: once it is back, what was found whole before is
+# asked about anew, and so is answered as all the rest.
+ALSO = {("fetch remembered", "trusting"): {"UNAVAILABLE"}}
+
 # Answers of each kind after which a phase has shown what it has to.
 ENOUGH = 10
 
 
 class Asset:
-    """A blob that references a tree."""
+    """A blob that references a tree; no other has any of it, so nobody else uploads it."""
 
     def __init__(self, name):
         self.uri = f"urn:of:{name}"
         self.file = b"the file of %s" % name.encode()
         self.blob = b"the blob of %s" % name.encode()
-        self.tree = Tree({"sub": {"file": self.file}, "same": b"in all of them"})
+        self.tree = Tree({"sub": {"file": self.file}})
         self.blobs = [self.blob, *self.tree.blobs.values()]
         self.digests = [digest_of(blob) for blob in self.blobs]
 
@@ -70,6 +74,7 @@ class Phase:
     def __init__(self, is_up):
         self.is_up = is_up
         self.counts = collections.Counter()  # of (row of the table, status)
+        self.trusted = set()  # URIs that "fetch remembered" was answered
 
 
 class Load:
@@ -89,6 +94,8 @@ class Load:
         self.clients = {name: server.client(instance=name) for name in INSTANCES}
         self.robbed = [self._new_asset() for _ in range(3)]
         self.remembered = [self._new_asset() for _ in range(10)]
+        self.turns = itertools.cycle(self.remembered)
+        self.built_again = set()  # URIs of those that a CAS had lost
         self.acknowledged = {name: [] for name in INSTANCES}
 
     def _new_asset(self):
@@ -138,14 +145,20 @@ class Load:
 
     def show(self, is_up):
         """The CAS answers, or does not; until every client has seen what that means for it."""
-        self.phase = phase = Phase(is_up)
         wanted = [(row, up if is_up else down) for row, (_, up, down) in TABLE.items()]
+        self._wait(is_up, lambda phase: all(phase.counts[each] >= ENOUGH for each in wanted))
+        if is_up:
+            # The CAS has answered: from here on each is asked about, and trusted until it is lost.
+            self._wait(is_up, lambda phase: len(phase.trusted) == len(self.remembered))
 
-        def is_shown():
+    def _wait(self, is_up, is_shown):
+        self.phase = phase = Phase(is_up)
+
+        def is_over():
             assert not self.never, self.never[0]
-            return all(phase.counts[each] >= ENOUGH for each in wanted)
+            return is_shown(phase)
 
-        wait_until(is_shown, lambda: f"not yet: {phase.counts}")
+        wait_until(is_over, lambda: f"not yet: {phase.counts}")
 
     def lost(self):
         """The instances of which the log said last that they have lost the CAS."""
@@ -191,16 +204,19 @@ class Load:
         if is_whole_through:
             with self.lock:
                 phase.counts[row, status] += 1
-        may = {down} if is_whole_through and phase.is_up is False else {up, down}
+                if row[0] == "fetch remembered" and status == "OK":
+                    phase.trusted.add(asset.uri)
+        is_down = is_whole_through and phase.is_up is False
+        may = {down} if is_down else {up, down, *ALSO.get(row, ())}
         if status not in may and not self._may_be_lost(row, asset, cas):
             self.never.append(f"{row}: {status} instead of {may}, {asset.uri}")
 
     def _may_be_lost(self, row, asset, cas):
-        """Whether the CAS may lack what it had, and does as far as it can be asked."""
-        if self.peer.survives_kill or not row[0].endswith("whole"):
+        """Whether the CAS may lack what it had, and does, or did, as far as it can be asked."""
+        if self.peer.survives_kill or not row[0].endswith(("whole", "remembered")):
             return False
         try:
-            return bool(cas.find_missing(asset.digests))
+            return asset.uri in self.built_again or bool(cas.find_missing(asset.digests))
         except grpc.RpcError:
             return True
 
@@ -216,9 +232,16 @@ class Load:
         asset = self._new_asset()
         return outcome(asset.fetch, client), asset
 
-    def _fetch_remembered(self, client, _cas, _instance):
-        asset = random.choice(self.remembered)
-        return outcome(asset.fetch, client), asset
+    def _fetch_remembered(self, client, cas, _instance):
+        """What a CAS has lost when it was killed is built again."""
+        asset = next(self.turns)
+        status = outcome(asset.fetch, client)
+        if status == "NOT_FOUND" and not self.peer.survives_kill:
+            self.built_again.add(asset.uri)
+            self._is_uploaded(cas, asset.blobs)
+            again = outcome(asset.push, client)
+            status = outcome(asset.fetch, client) if again == "OK" else again
+        return status, asset
 
     def _push_whole(self, client, cas, instance):
         """Of a new asset or, if that cannot be uploaded, once more of one that is there."""
