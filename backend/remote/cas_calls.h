@@ -61,6 +61,13 @@ uint64_t cas_connections_calls(struct cas_connections *connections);
 /* Bytes of content that one BatchReadBlobs asks for: safe with message limits down to 2 MiB. */
 enum { CAS_BATCH_MAX = 1 << 20 };
 
+/*
+ * Bytes of content that one BatchReadBlobs may ask for at present: CAS_BATCH_MAX, or what the CAS
+ * takes if that is less (REAPI, max_batch_total_size_bytes), as it was set last. 0 sets no bound.
+ */
+int64_t cas_connections_batch(struct cas_connections *connections);
+void cas_connections_set_batch(struct cas_connections *connections, int64_t bytes);
+
 /* --- the calls --- */
 
 /*
@@ -84,7 +91,7 @@ int cas_find_missing(struct cas_connections *connections, struct cas_find *find,
  */
 struct cas_read {
     const struct digest *digests; /* distinct, of one function, none of 0 bytes; either one, or */
-    size_t count;                 /* several, together at most CAS_BATCH_MAX bytes, and so few
+    size_t count;                 /* several, together at most cas_connections_batch, and so few
                                      that the request is well below 4 MiB: some thousand */
     /*
      * For each blob once, in any order, before DONE; on a poller. NULL data: it is not there.

@@ -37,6 +37,7 @@ struct cas_connections {
     const struct conf_cas *conf;
     const char *label;
     struct rpc_queue *queue;
+    _Atomic int64_t batch; /* bytes */
     pthread_mutex_t lock;
     pthread_cond_t idle; /* no call is under way */
     bool is_cancelled;   /* this and all below: under LOCK */
@@ -141,6 +142,7 @@ int cas_connections_open(const struct conf_cas *conf, const char *label, struct 
     connections->conf = conf;
     connections->label = label;
     connections->queue = queue;
+    atomic_init(&connections->batch, CAS_BATCH_MAX);
     (void)pthread_mutex_init(&connections->lock, NULL);
     (void)pthread_cond_init(&connections->idle, NULL);
     int rc = cas_token_init(&connections->token, conf->token_file, err);
@@ -189,6 +191,17 @@ bool cas_connections_are_up(struct cas_connections *connections)
 int64_t cas_connections_lost_at(struct cas_connections *connections)
 {
     return atomic_load(&connections->lost_at);
+}
+
+int64_t cas_connections_batch(struct cas_connections *connections)
+{
+    return atomic_load(&connections->batch);
+}
+
+void cas_connections_set_batch(struct cas_connections *connections, int64_t bytes)
+{
+    bool is_less = bytes > 0 && bytes < CAS_BATCH_MAX;
+    atomic_store(&connections->batch, is_less ? bytes : CAS_BATCH_MAX);
 }
 
 uint64_t cas_connections_calls(struct cas_connections *connections)

@@ -365,9 +365,7 @@ static int read_stream(struct cas_connections *connections, struct cas_read *rea
 int cas_read_blobs(struct cas_connections *connections, struct cas_read *read, struct err *err)
 {
     assert(read->count >= 1);
-    if (read->digests[0].size > CAS_BATCH_MAX) {
-        assert(read->count == 1);
+    if (read->count == 1 && read->digests[0].size > cas_connections_batch(connections))
         return read_stream(connections, read, err);
-    }
     return read_batch(connections, read, err);
 }

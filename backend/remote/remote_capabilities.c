@@ -56,14 +56,15 @@ static void tell(struct remote_cas *cas, struct remote_capabilities *told,
 
 /* --- the log --- */
 
-/* "sha256,sha1" of those that we know; TEXT has room for all. */
-static void list_functions(struct span message, char *text, size_t size)
+/* What of an answer matters here. */
+struct abilities {
+    char functions[64]; /* "sha256,sha1" of those that we know; there is room for all */
+    int64_t batch;      /* bytes of blobs in one batch; 0: not bounded */
+};
+
+static void list_functions(const Build__Bazel__Remote__Execution__V2__CacheCapabilities *cache,
+                           char *text, size_t size)
 {
-    Build__Bazel__Remote__Execution__V2__ServerCapabilities *capabilities =
-        build__bazel__remote__execution__v2__server_capabilities__unpack(NULL, message.size,
-                                                                         message.data);
-    const Build__Bazel__Remote__Execution__V2__CacheCapabilities *cache =
-        capabilities != NULL ? capabilities->cache_capabilities : NULL;
     *text = '\0';
     for (size_t i = 0; cache != NULL && i < cache->n_digest_functions; i++) {
         enum digest_function function = (enum digest_function)cache->digest_functions[i];
@@ -74,17 +75,30 @@ static void list_functions(struct span message, char *text, size_t size)
     }
     if (*text == '\0')
         (void)snprintf(text, size, "%s", "none that assetd knows");
-    build__bazel__remote__execution__v2__server_capabilities__free_unpacked(capabilities, NULL);
 }
 
-static void log_paired(const struct remote_cas *cas, struct span message)
+static struct abilities read_message(struct span message)
 {
-    char functions[64] = "not told";
-    if (message.data != NULL)
-        list_functions(message, functions, sizeof(functions));
+    struct abilities abilities = {.functions = "not told"};
+    if (message.data == NULL)
+        return abilities;
+    Build__Bazel__Remote__Execution__V2__ServerCapabilities *capabilities =
+        build__bazel__remote__execution__v2__server_capabilities__unpack(NULL, message.size,
+                                                                         message.data);
+    const Build__Bazel__Remote__Execution__V2__CacheCapabilities *cache =
+        capabilities != NULL ? capabilities->cache_capabilities : NULL;
+    list_functions(cache, abilities.functions, sizeof(abilities.functions));
+    abilities.batch = cache != NULL ? cache->max_batch_total_size_bytes : 0;
+    build__bazel__remote__execution__v2__server_capabilities__free_unpacked(capabilities, NULL);
+    return abilities;
+}
+
+static void log_paired(const struct remote_cas *cas, const struct abilities *abilities)
+{
     log_info("cas-paired", log_str("instance", cas->label), log_str("address", cas->conf->address),
              log_str("cas_instance", cas->conf->instance_name),
-             log_str("digest_functions", functions), log_num("trust_ms", cas->conf->trust));
+             log_str("digest_functions", abilities->functions),
+             log_num("trust_ms", cas->conf->trust));
 }
 
 static void log_unreachable(const struct remote_cas *cas, const struct err *err)
@@ -104,11 +118,14 @@ static void log_unreachable(const struct remote_cas *cas, const struct err *err)
 static void end_asking(struct remote_cas *cas, struct span span, const struct err *err)
 {
     struct remote_message *message = err == NULL ? message_new(span) : NULL;
+    const struct abilities abilities = read_message(span);
     struct err no_memory;
     if (err == NULL && message == NULL) {
         (void)err_no_memory(&no_memory, "the capabilities of the CAS");
         err = &no_memory;
     }
+    if (message != NULL)
+        cas_connections_set_batch(cas->source.connections, abilities.batch);
     (void)pthread_mutex_lock(&cas->lock);
     bool is_first = message != NULL && !cas->is_paired;
     bool is_lost = message == NULL && !cas->is_paired && !cas->is_unreachable && !cas->is_closing;
@@ -129,7 +146,7 @@ static void end_asking(struct remote_cas *cas, struct span span, const struct er
     cas->is_asking = false;
     (void)pthread_mutex_unlock(&cas->lock);
     if (is_first)
-        log_paired(cas, span);
+        log_paired(cas, &abilities);
     if (is_lost)
         log_unreachable(cas, err);
     tell(cas, told, last, err);

@@ -249,7 +249,7 @@ static int look_up(struct remote_walk *walk, bool *is_stuck, struct err *err)
         begin_directory(walk, known);
     else if (digest->size == 0)
         rc = note_missing(walk, digest, err);
-    else if (digest->size > CAS_BATCH_MAX)
+    else if (digest->size > walk->batch_max)
         rc = begin_large(walk, digest, is_stuck, err);
     else
         rc = add_to_batch(walk, digest, is_stuck, err);
@@ -461,7 +461,10 @@ void remote_walk_init(struct remote_walk *walk, struct remote_source *source,
                       const struct tree_list *lists, size_t list_count)
 {
     struct err err;
-    *walk = (struct remote_walk){.source = source, .is_running = true, .back_end = &walk->back};
+    *walk = (struct remote_walk){.source = source,
+                                 .batch_max = cas_connections_batch(source->connections),
+                                 .is_running = true,
+                                 .back_end = &walk->back};
     (void)pthread_mutex_init(&walk->lock, NULL);
     if (copy_lists(walk, lists, list_count, &err) != 0)
         fail(walk, &err);

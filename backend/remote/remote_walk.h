@@ -89,6 +89,7 @@ struct remote_walk {
     struct tree_directory *at;        /* what is looked into; pinned */
     size_t child;                     /* the first of its children that is not noted yet */
     struct remote_walk_find *find;    /* is being filled */
+    int64_t batch_max;                /* bytes of one, as it was in the beginning */
     struct remote_walk_read *batch;   /* is being filled */
     struct remote_walk_read *large;   /* of one large directory, from the gate on */
     struct remote_walk_read *read;    /* that have come and are to be looked into, in order */

@@ -68,7 +68,8 @@ void remote_walk_read_free(struct remote_walk_read *read)
 
 bool remote_walk_read_has_room(const struct remote_walk_read *read, const struct digest *digest)
 {
-    return read->count < REMOTE_WALK_BATCH_COUNT_MAX && digest->size <= CAS_BATCH_MAX - read->bytes;
+    return read->count < REMOTE_WALK_BATCH_COUNT_MAX &&
+           digest->size <= read->call.walk->batch_max - read->bytes;
 }
 
 int remote_walk_read_add(struct remote_walk_read *read, const struct digest *digest,

@@ -450,6 +450,21 @@ def test_twenty_thousand_files_are_asked_for_in_batches(server, client, cas):
     assert len(calls) <= 2 + 5
 
 
+def test_a_cas_that_takes_small_batches(external_cas, paired):
+    """As it says in its Capabilities: what is larger is streamed."""
+    cas = external_cas(batch=1000)
+    content = {f"d{n}": {f"f{m}": b"%d" % (n * 3 + m) for m in range(3)} for n in range(20)}
+    artifact = Artifact(cas, content=content).upload()
+    server = paired(cas)
+    wait_until(lambda: "event=cas-paired" in server.log(), server.log)
+    artifact.push(server.client())
+    calls = cas.take()
+    streamed = {name for call in calls if call.method == READ for name in call.blobs}
+    assert streamed == {name_of(artifact.tree.root)}
+    read = [call.blobs for call in calls if call.method == BATCH_READ]
+    assert sum(map(len, read)) == 20 and max(map(len, read)) > 1
+
+
 def test_directories_that_are_larger_than_a_message(server, client, cas):
     """Of 4.4 MiB and of 1.1 MiB: they are streamed."""
     large = {f"{n:0250}": b"%d" % (n % 10) for n in range(14_000)}

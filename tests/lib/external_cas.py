@@ -59,12 +59,21 @@ class ExternalCas(
     strict server would not take is refused, and fails the test in finish() unless EXPECTS_REFUSALS.
     """
 
-    def __init__(self, address, instances=("",), functions=("sha256",), tls=None, clients=None):
+    def __init__(
+        self,
+        address,
+        instances=("",),
+        functions=("sha256",),
+        tls=None,
+        clients=None,
+        batch=BATCH_MAX,
+    ):
         self.address = address
         self.instances = instances
         self.functions = [FUNCTIONS[name] for name in functions]
         self.tls = tls
         self.clients = clients
+        self.batch = batch  # bytes of blobs in one BatchReadBlobs
         self.blobs = {}  # by name
         self.faults = {}  # by method
         self.calls = []
@@ -232,7 +241,7 @@ class ExternalCas(
 
         def make():
             self._check_digests(call, context, request, digests)
-            if sum(digest.size_bytes for digest in digests) > BATCH_MAX:
+            if sum(digest.size_bytes for digest in digests) > self.batch:
                 self._refuse(call, context, grpc.StatusCode.INVALID_ARGUMENT, "a batch too large")
             answer = reapi.BatchReadBlobsResponse()
             for digest, name in zip(digests, call.blobs):
@@ -288,7 +297,7 @@ class ExternalCas(
             answer.low_api_version.major = answer.high_api_version.major = 2
             answer.high_api_version.minor = 3
             answer.cache_capabilities.digest_functions.extend(self.functions)
-            answer.cache_capabilities.max_batch_total_size_bytes = BATCH_MAX
+            answer.cache_capabilities.max_batch_total_size_bytes = self.batch
             return answer
 
         return self._answer(call, context, make)

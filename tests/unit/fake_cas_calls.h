@@ -87,8 +87,9 @@ static struct fake {
     size_t asked;            /* digests in all FindMissingBlobs */
     size_t open;             /* connections */
     size_t queues;
-    int64_t lost_at;      /* when its breaker opened, as cas_connections_lost_at has it */
-    const char *unusable; /* the address that cannot be opened */
+    _Atomic int64_t batch; /* as cas_connections_set_batch set it last; 0: not yet */
+    int64_t lost_at;       /* when its breaker opened, as cas_connections_lost_at has it */
+    const char *unusable;  /* the address that cannot be opened */
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static _Atomic int64_t fake_time = 1000000;
@@ -253,10 +254,23 @@ static inline void fake_fail(struct fake_call *call, const struct err *err)
     }
 }
 
+int64_t cas_connections_batch(struct cas_connections *connections)
+{
+    (void)connections;
+    int64_t batch = atomic_load(&fake.batch);
+    return batch > 0 && batch < CAS_BATCH_MAX ? batch : CAS_BATCH_MAX;
+}
+
+void cas_connections_set_batch(struct cas_connections *connections, int64_t bytes)
+{
+    (void)connections;
+    atomic_store(&fake.batch, bytes);
+}
+
 static inline bool fake_is_large(const struct fake_call *call)
 {
     return call->kind == FAKE_READ &&
-           ((struct cas_read *)call->call)->digests[0].size > CAS_BATCH_MAX;
+           ((struct cas_read *)call->call)->digests[0].size > cas_connections_batch(NULL);
 }
 
 /* Answers CALL, and gives it back. */
@@ -516,7 +530,7 @@ int cas_read_blobs(struct cas_connections *connections, struct cas_read *read, s
         assert(read->digests[i].size > 0);
         bytes += read->digests[i].size;
     }
-    assert(read->count == 1 || (read->count > 1 && bytes <= CAS_BATCH_MAX));
+    assert(read->count == 1 || (read->count > 1 && bytes <= cas_connections_batch(connections)));
     return fake_begin(connections, FAKE_READ, read, err);
 }
 

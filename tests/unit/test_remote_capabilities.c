@@ -176,6 +176,25 @@ static void test_what_was_reached_is_logged_once(void **state)
                                  "digest_functions=sha256,sha1 trust_ms=600000"));
 }
 
+static void test_what_a_batch_may_have_is_heeded(void **state)
+{
+    (void)state;
+    struct inquiry inquiry;
+    assert_int_equal(cas_connections_batch(NULL), CAS_BATCH_MAX);
+    /* ServerCapabilities: a cache that takes 1000 bytes. */
+    fake.capabilities = "\x0a\x03\x20\xe8\x07";
+    fake_answer_when(FAKE_AT_ONCE);
+    atomic_fetch_add(&fake_time, REMOTE_CAPABILITIES_AGE);
+    inquire(&inquiry);
+    assert_int_equal(inquiry.told, 1);
+    assert_int_equal(cas_connections_batch(NULL), 1000);
+    /* That it cannot be asked changes nothing. */
+    fake_fail_next(1);
+    atomic_fetch_add(&fake_time, REMOTE_CAPABILITIES_AGE);
+    inquire(&inquiry);
+    assert_int_equal(cas_connections_batch(NULL), 1000);
+}
+
 static void test_what_is_not_reached_is_logged_once(void **state)
 {
     (void)state;
@@ -212,6 +231,7 @@ int main(void)
         TEST(test_a_cas_that_never_told_what_it_can_do),
         TEST(test_who_asks_what_it_can_do_is_told_of_the_close),
         TEST(test_what_was_reached_is_logged_once),
+        TEST(test_what_a_batch_may_have_is_heeded),
         TEST(test_what_is_not_reached_is_logged_once),
     };
     log_set_level(LOG_LEVEL_ERROR);

@@ -341,6 +341,28 @@ static void test_large_directories_are_read_one_at_a_time(void **state)
     assert_int_equal(fake_calls(FAKE_READ), CHECKS * 4);
 }
 
+static void test_batches_are_as_small_as_the_cas_wants_them(void **state)
+{
+    enum { COUNT = 20, TOGETHER = 4 };
+    (void)state;
+    struct message top = {0};
+    char name[24];
+    int64_t size = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        struct digest below = put_directory(i * 100, 2);
+        (void)snprintf(name, sizeof(name), "%02zu", i);
+        add_directory(&top, name, &below);
+        size = below.size;
+    }
+    struct digest root = put_message(&top);
+    assert_true(root.size > size * TOGETHER);
+    cas_connections_set_batch(NULL, size * TOGETHER);
+    assert_int_equal(check_tree(&root).code, ERR_OK);
+    /* The root is larger, and comes as a stream. */
+    assert_int_equal(fake.most_large, 1);
+    assert_int_equal(fake_calls(FAKE_READ), 1 + COUNT / TOGETHER);
+}
+
 static void test_a_large_directory_that_fails_lets_the_next_in(void **state)
 {
     enum { FILES = 14000, CHECKS = 40 };
@@ -548,6 +570,7 @@ int main(void)
         TEST(test_a_wide_level_is_read_in_several_batches_at_once),
         TEST(test_small_directories_are_not_too_many_for_one_request),
         TEST(test_large_directories_are_read_one_at_a_time),
+        TEST(test_batches_are_as_small_as_the_cas_wants_them),
         TEST(test_a_large_directory_that_fails_lets_the_next_in),
         TEST(test_a_cas_that_cannot_be_asked),
         TEST(test_what_is_known_to_be_missing_is_an_answer),
