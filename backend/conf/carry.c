@@ -332,6 +332,17 @@ void conf_carry_storage(const struct conf_instance *opened, struct conf *next, s
     wanted->expire_after = opened->expire_after;
 }
 
+bool conf_cas_is_same(const struct conf_cas *one, const struct conf_cas *other)
+{
+    return is_same(one->address, other->address) &&
+           is_same(one->instance_name, other->instance_name) &&
+           is_same(one->tls_ca, other->tls_ca) &&
+           is_same(one->tls_certificate, other->tls_certificate) &&
+           is_same(one->tls_key, other->tls_key) && is_same(one->token_file, other->token_file) &&
+           one->trust == other->trust && one->timeout == other->timeout &&
+           one->connections == other->connections && one->on_unavailable == other->on_unavailable;
+}
+
 /* --- the rest --- */
 
 static void keep_number(unsigned running, unsigned *wanted, const char *key,

@@ -58,4 +58,7 @@ int conf_carry(const struct conf *running, struct conf *next, struct conf_kept_l
 void conf_carry_storage(const struct conf_instance *opened, struct conf *next, size_t index,
                         struct conf_kept_list *kept);
 
+/* Whether two external CAS are the same in all of their keys: what is known of one holds. */
+bool conf_cas_is_same(const struct conf_cas *one, const struct conf_cas *other);
+
 #endif

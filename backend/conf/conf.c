@@ -32,6 +32,14 @@ bool conf_names_include(const struct conf_names *names, const char *name)
     return false;
 }
 
+bool conf_instance_serves(const struct conf_instance *instance, enum digest_function function)
+{
+    for (size_t i = 0; i < instance->digest_function_count; i++)
+        if (instance->digest_functions[i] == function)
+            return true;
+    return false;
+}
+
 bool conf_instance_is_written(const struct conf *conf, const struct conf_instance *instance)
 {
     for (size_t i = 0; i < conf->listener_count; i++)

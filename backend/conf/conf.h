@@ -113,6 +113,9 @@ void conf_set_defaults(struct conf *conf);
 void conf_listener_set_defaults(struct conf_listener *listener);
 void conf_instance_set_defaults(struct conf_instance *instance);
 
+/* Whether FUNCTION is among the digest functions of INSTANCE. */
+bool conf_instance_serves(const struct conf_instance *instance, enum digest_function function);
+
 /*
  * Whether a listener that serves INSTANCE, which is of CONF, lets writes in: then this process may
  * write to its storage.

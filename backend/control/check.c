@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "control/command.h"
@@ -181,9 +180,7 @@ int group_check(int argc, char **argv)
     struct check_arguments arguments = {.storage = NULL};
     const struct command_option options[] = {{.name = "--repair", .is_set = &arguments.repair}};
     size_t words;
-    for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0)
-            continue;
+    if (command_wants_help(argc, argv)) {
         print_check_usage();
         return command_end(EXIT_SUCCESS);
     }

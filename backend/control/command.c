@@ -81,9 +81,9 @@ static int refuse_command(const struct command_table *table, const char *name)
     return command_refuse("there is no command %s: see %s --help", name, table->name);
 }
 
-static bool wants_help(const struct command_table *table, int argc, char **argv)
+bool command_wants_help(int argc, char **argv)
 {
-    for (int i = 0; i < argc && (i == 0 || table->helps_with_all); i++)
+    for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0)
             return true;
     return false;
@@ -95,7 +95,7 @@ int command_run(const struct command_table *table, int argc, char **argv)
         command_print_usage(table, stderr);
         return EXIT_USAGE;
     }
-    if (wants_help(table, argc, argv)) {
+    if (command_wants_help(table->helps_with_all ? argc : 1, argv)) {
         command_print_usage(table, stdout);
         return command_end(EXIT_SUCCESS);
     }

@@ -32,6 +32,9 @@ int command_run(const struct command_table *table, int argc, char **argv);
 
 void command_print_usage(const struct command_table *table, FILE *file);
 
+/* Whether --help is among the arguments. */
+bool command_wants_help(int argc, char **argv);
+
 /* An option of a command: with a value, `--days 30` or `--days=30`, or without. */
 struct command_option {
     const char *name;   /* "--days" */

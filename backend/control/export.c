@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -134,9 +133,7 @@ int group_export(int argc, char **argv)
     struct conf conf;
     const struct conf_instance *instance;
     size_t words;
-    for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0)
-            continue;
+    if (command_wants_help(argc, argv)) {
         print_usage();
         return command_end(EXIT_SUCCESS);
     }

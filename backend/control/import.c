@@ -260,9 +260,8 @@ static void check_line(struct line *line)
 static int check_function(const struct conf_instance *instance, enum digest_function function,
                           struct err *err)
 {
-    for (size_t i = 0; i < instance->digest_function_count; i++)
-        if (instance->digest_functions[i] == function)
-            return 0;
+    if (conf_instance_serves(instance, function))
+        return 0;
     return err_set(err, ERR_INVALID, "%s is not among the digest-functions of the instance",
                    digest_function_name(function));
 }
@@ -492,9 +491,7 @@ int group_import(int argc, char **argv)
     struct conf conf;
     const struct conf_instance *instance;
     size_t words;
-    for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0)
-            continue;
+    if (command_wants_help(argc, argv)) {
         print_usage();
         return command_end(EXIT_SUCCESS);
     }

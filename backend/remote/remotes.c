@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conf/carry.h"
 #include "remote/cas_credentials.h"
 #include "rpc/queue.h"
 
@@ -26,30 +27,14 @@ struct remotes {
 
 /* --- what stays --- */
 
-static bool is_same_text(const char *one, const char *other)
-{
-    return one == other || (one != NULL && other != NULL && strcmp(one, other) == 0);
-}
-
-static bool is_same(const struct conf_cas *one, const struct conf_cas *other)
-{
-    return is_same_text(one->address, other->address) &&
-           is_same_text(one->instance_name, other->instance_name) &&
-           is_same_text(one->tls_ca, other->tls_ca) &&
-           is_same_text(one->tls_certificate, other->tls_certificate) &&
-           is_same_text(one->tls_key, other->tls_key) &&
-           is_same_text(one->token_file, other->token_file) && one->trust == other->trust &&
-           one->timeout == other->timeout && one->connections == other->connections &&
-           one->on_unavailable == other->on_unavailable;
-}
-
 /* The CAS of ONE in FORMER, if it is the same there; else NULL. */
 static struct remote_cas *find_kept(const struct remotes *former, const struct conf_instance *one)
 {
     for (size_t i = 0; former != NULL && i < former->count; i++) {
         const struct conf_instance *before = &former->conf->instances[i];
         if (strcmp(before->name, one->name) == 0)
-            return before->cas != NULL && is_same(before->cas, one->cas) ? former->cas[i] : NULL;
+            return before->cas != NULL && conf_cas_is_same(before->cas, one->cas) ? former->cas[i]
+                                                                                  : NULL;
     }
     return NULL;
 }

@@ -106,14 +106,6 @@ static void add_name(struct names *names, REAPI(DigestFunction__Value) function)
             *end = (char)tolower((unsigned char)*end);
 }
 
-static bool serves(const struct conf_instance *conf, REAPI(DigestFunction__Value) function)
-{
-    for (size_t i = 0; i < conf->digest_function_count; i++)
-        if ((REAPI(DigestFunction__Value))conf->digest_functions[i] == function)
-            return true;
-    return false;
-}
-
 static int refuse_functions(const struct conf_instance *conf, const REAPI(CacheCapabilities) *cache,
                             struct err *err)
 {
@@ -137,7 +129,7 @@ static int cut_functions(const struct conf_instance *conf, REAPI(ServerCapabilit
     REAPI(CacheCapabilities) *cache = capabilities->cache_capabilities;
     size_t count = 0;
     for (size_t i = 0; cache != NULL && i < cache->n_digest_functions; i++)
-        if (serves(conf, cache->digest_functions[i]))
+        if (conf_instance_serves(conf, (enum digest_function)cache->digest_functions[i]))
             cache->digest_functions[count++] = cache->digest_functions[i];
     if (count == 0)
         return refuse_functions(conf, cache, err);

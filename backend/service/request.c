@@ -89,14 +89,6 @@ int request_cas(const struct call *call, const char *name, struct instance **ins
     return 0;
 }
 
-static bool serves(const struct instance *instance, enum digest_function function)
-{
-    for (size_t i = 0; i < instance->conf->digest_function_count; i++)
-        if (instance->conf->digest_functions[i] == function)
-            return true;
-    return false;
-}
-
 /* "sha256, sha1" */
 static const char *list_functions(const struct instance *instance, char *text, size_t size)
 {
@@ -127,8 +119,9 @@ int request_digest_function(const struct instance *instance, REAPI(DigestFunctio
 {
     enum digest_function found = (enum digest_function)named;
     if (found == DIGEST_UNKNOWN && (hash == NULL || hash[0] == '\0'))
-        found =
-            serves(instance, DIGEST_SHA256) ? DIGEST_SHA256 : instance->conf->digest_functions[0];
+        found = conf_instance_serves(instance->conf, DIGEST_SHA256)
+                    ? DIGEST_SHA256
+                    : instance->conf->digest_functions[0];
     if (found == DIGEST_UNKNOWN) {
         size_t length = strlen(hash);
         found = length % 2 == 0 ? digest_function_by_size(length / 2) : DIGEST_UNKNOWN;
@@ -139,7 +132,7 @@ int request_digest_function(const struct instance *instance, REAPI(DigestFunctio
                            length, list_functions(instance, served, sizeof(served)));
         }
     }
-    if (!serves(instance, found))
+    if (!conf_instance_serves(instance->conf, found))
         return not_served(instance, (REAPI(DigestFunction__Value))found, err);
     *function = found;
     return 0;
