@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGHUP: what is taken over while calls go on, what needs a restart, what is kept of a bad file."""
 
-import contextlib
 import os
 import pathlib
 import re
 import shutil
 import signal
-import threading
 import urllib.request
 
 import grpc
@@ -17,48 +15,27 @@ from lib.client import TIMEOUT, fails
 from lib.content import digest_of, noise
 from lib.external_cas import index_only
 from lib.ports import free_port
-from lib.reloads import hang_up, kept_keys, reload, reload_fails
+from lib.reloads import hang_up, kept_keys, load, reload, reload_fails
 from lib.server import PATIENCE, StartError, run_assetd, wait_until
 from lib.uploads import held_write
 
 STORAGE = "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
 IDENTITY = "x-client-identity"
+LOAD = noise(200_000, "load")
 
 
 def instance(server, name, **keys):
     return {"name": name, "storage": str(server.folder / f"of-{name or 'main'}"), **keys}
 
 
-@contextlib.contextmanager
-def load(server):
-    """Meanwhile clients push, fetch and read; none of their calls may fail."""
-    stop, failures, counts = threading.Event(), [], [0, 0, 0]
-    blob = noise(200_000, "load")
-
-    def run(number):
-        client = server.client()
-        try:
-            while not stop.is_set():
-                uri = f"urn:load:{number}:{counts[number]}"
-                digest = client.upload(blob + uri.encode())
-                client.push_blob(uri, digest)
-                assert client.fetch_blob(uri).blob_digest == digest
-                assert client.read(digest) == blob + uri.encode()
-                counts[number] += 1
-        except (grpc.RpcError, AssertionError) as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(counts))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield counts
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert not failures, failures
-    assert all(counts)
+def put_and_get(client, number, count):
+    """A turn of a load: pushes, fetches and reads."""
+    uri = f"urn:load:{number}:{count}"
+    data = LOAD + uri.encode()
+    digest = client.upload(data)
+    client.push_blob(uri, digest)
+    assert client.fetch_blob(uri).blob_digest == digest
+    assert client.read(digest) == data
 
 
 # What is wrong with a file
@@ -619,7 +596,7 @@ def test_no_call_is_lost(server):
         {"instances": [{**main, "digest-functions": ["sha1", "sha256"]}]},
         {"limits": {"message": "16MiB", "streams": 100}},
     ]
-    with load(server):
+    with load(server, put_and_get):
         for at, step in enumerate(steps):
             with held_write(server.client(), data, at * 10 + 1) as call:
                 server.configure(**step)
@@ -633,7 +610,7 @@ def test_no_call_is_lost(server):
 def test_a_hundred_reloads_under_load(server):
     main, team = server.config["instances"][0], instance(server, "team")
     hang_up(server)
-    with load(server):
+    with load(server, put_and_get):
         for number in range(100):
             server.configure(
                 instances=[main, team] if number % 2 else [main],
