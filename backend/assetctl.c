@@ -14,6 +14,8 @@ static const struct command commands[] = {
     {"check", "STORAGE [--repair]", "verify what a storage directory holds", group_check},
     {"export", "INSTANCE", "write the index of an instance to stdout, as JSON", group_export},
     {"import", "INSTANCE [--check]", "take such lines from stdin into an index", group_import},
+    {"import-casd", "REPO STORAGE", "take over what bst-artifact-server has stored",
+     group_import_casd},
     {"cert", "COMMAND ...", "the server's key pair, and certificates of clients", group_cert},
     {"token", "COMMAND ...", "tokens of clients", group_token},
 };

@@ -10,7 +10,7 @@
 
 #include "control/command.h"
 
-static int load(const char *file, struct conf *conf)
+int configured_load(const char *file, struct conf *conf)
 {
     struct err err;
     char *faults = NULL;
@@ -50,7 +50,7 @@ int configured_instance(const char *command, size_t words, char **argv, const ch
                               command, command);
     if (words > 1)
         return command_refuse("%s takes one instance: what is %s?", command, argv[1]);
-    int status = load(file, conf);
+    int status = configured_load(file, conf);
     if (status != 0)
         return status;
     for (size_t i = 0; i < conf->instance_count; i++) {

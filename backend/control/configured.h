@@ -9,6 +9,9 @@
 
 #define CONFIGURED_FILE ASSETD_SYSCONFDIR "/assetd/assetd.yaml"
 
+/* Reads FILE. 0, or the exit status, after a complaint. CONF is given to conf_fini in any case. */
+int configured_load(const char *file, struct conf *conf);
+
 /*
  * Takes the words of the command line of COMMAND, which are the name of one instance, and reads
  * FILE. 0 with INSTANCE, which is of CONF; else the exit status, after a complaint. CONF is given

@@ -10,6 +10,9 @@ int group_check(int argc, char **argv);
 int group_export(int argc, char **argv);
 int group_import(int argc, char **argv);
 
+/* `assetctl import-casd`: what bst-artifact-server has stored. */
+int group_import_casd(int argc, char **argv);
+
 /* `assetctl cert`: the server's key pair, and certificates of clients. */
 int group_cert(int argc, char **argv);
 

@@ -126,6 +126,37 @@ void asset_index_write(struct asset_index *index, struct asset_write *write)
     (void)pthread_mutex_unlock(&index->lock);
 }
 
+/* --- where the content is --- */
+
+/* To be called when this process begins to write. */
+static void tell_place(struct asset_index *index)
+{
+    if (index->place != ASSET_PLACE_ANY)
+        asset_shared_put_place(&index->shared, index->place);
+}
+
+/* Warns once of each process that writes and has the content in another place. */
+static void compare_place(struct asset_index *index)
+{
+    int pid = index->place != ASSET_PLACE_ANY ? store_directory_holder(&index->directory) : 0;
+    unsigned place = pid != 0 ? asset_shared_place(&index->shared, pid) : ASSET_PLACE_ANY;
+    if (place == ASSET_PLACE_ANY || place == index->place || pid == index->warned_of)
+        return;
+    index->warned_of = pid;
+    log_warning("index-only-differs", log_str("path", index->directory.path),
+                log_num("process", pid),
+                log_str("reason", place == ASSET_PLACE_ELSEWHERE
+                                      ? "that process, which writes, is index-only, this one is "
+                                        "not: it has no content for what is pushed there"
+                                      : "this process is index-only, that one, which writes, is "
+                                        "not: this one answers also with what was evicted there"),
+                log_str("answer", place == ASSET_PLACE_ELSEWHERE
+                                      ? "what is pushed there is NOT_FOUND here until both are "
+                                        "index-only, or neither is"
+                                      : "nothing is checked, and no content renewed, until both "
+                                        "are index-only, or neither is"));
+}
+
 /* --- the thread of a process that reads --- */
 
 /* Sets the error of a process that does not write. */
@@ -180,6 +211,7 @@ static void try_to_write(struct asset_index *index)
         log_warning("index-not-shrunk", log_str("path", index->directory.path),
                     log_str("reason", err.msg));
     index->has_take_over_failed = false;
+    tell_place(index);
     atomic_store(&index->is_writing, true);
     log_info("index-writing", log_str("path", index->directory.path));
 }
@@ -215,6 +247,7 @@ static void reading_turn(struct asset_index *index, struct asset_write *first, b
     if (are_uses_many)
         trim_uses(index);
     asset_tables_follow(&index->tables);
+    compare_place(index);
     if (index->may_write)
         try_to_write(index);
 }
@@ -306,6 +339,8 @@ static int open_parts(struct asset_index *index, const struct asset_index_option
     if (rc != 0)
         return rc;
     bool is_writing = atomic_load(&index->is_writing);
+    if (is_writing)
+        tell_place(index);
     rc = asset_tables_open(&index->tables, &index->directory, &index->shared, options->quota,
                            is_writing, &index->uses, err);
     if (rc == 0 && is_writing)
@@ -342,6 +377,7 @@ int asset_index_open(const struct asset_index_options *options, struct asset_ind
     if (index->expire_after != 0 && index->expire_after / RENEW_SHARE < ASSET_UPKEEP_MS)
         index->renew_after = index->expire_after / RENEW_SHARE;
     index->may_write = options->may_write;
+    index->place = options->place;
     index->last = &index->first;
     index->is_upkeep_due = true;
     int rc = store_directory_open(options->path, &kind, &index->directory, err);

@@ -58,13 +58,21 @@ struct asset {
     size_t directory_count;
 };
 
+/* Where the content is. Processes on one index that differ in it give answers that differ. */
+enum asset_place {
+    ASSET_PLACE_ANY,  /* this process asks for none */
+    ASSET_PLACE_HERE, /* in the CAS beside the index */
+    ASSET_PLACE_ELSEWHERE,
+};
+
 struct asset_index_options {
-    const char *path;     /* the storage directory; the index is in PATH/index */
-    int64_t quota;        /* bytes, at least 1 MiB; the least recently fetched assets go first */
-    int64_t expire_after; /* milliseconds of not being fetched; 0: never */
-    int64_t (*now)(void); /* milliseconds since 1970; NULL: the system's clock. Any thread. */
-    bool may_write;       /* this process, when no other does; otherwise it only reads */
-    bool writes_at_once;  /* with may_write: while another process writes, the opening fails */
+    const char *path;       /* the storage directory; the index is in PATH/index */
+    int64_t quota;          /* bytes, at least 1 MiB; the least recently fetched assets go first */
+    int64_t expire_after;   /* milliseconds of not being fetched; 0: never */
+    int64_t (*now)(void);   /* milliseconds since 1970; NULL: the system's clock. Any thread. */
+    bool may_write;         /* this process, when no other does; otherwise it only reads */
+    bool writes_at_once;    /* with may_write: while another process writes, the opening fails */
+    enum asset_place place; /* one that reads warns if the process that writes has another */
 };
 
 /*

@@ -24,6 +24,7 @@ struct asset_index {
     int64_t renew_after;  /* milliseconds */
     bool may_write;
     bool has_shared;
+    enum asset_place place;
 
     pthread_t thread;
     bool has_thread;
@@ -42,6 +43,7 @@ struct asset_index {
 
     /* The thread's own: */
     bool has_take_over_failed;
+    int warned_of;                /* pid of the last one that had the content in another place */
     int64_t upkeep_at;            /* when the last one was */
     struct timespec upkeep_until; /* when the next one is due, by the clock that is never set */
     bool is_upkeep_due;           /* whatever the clock says */

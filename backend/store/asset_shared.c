@@ -13,12 +13,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "store/disk.h"
 
 #define SHARED_NAME "shared"
 
 static const char magic[16] = "assetd index s1";
+
+enum { PLACE_BITS = 8 };
 
 enum { HASH_WORDS = ASSET_HASH_SIZE / sizeof(uint64_t), LINE = 64, HEADER_SIZE = 4096 };
 
@@ -37,6 +40,7 @@ struct asset_shared_map {
     char magic[16];
     char store[48]; /* the id in the format file */
     alignas(LINE) _Atomic uint64_t generation;
+    _Atomic uint64_t place; /* of the content: the pid of a process that wrote, and what it said */
     alignas(LINE) _Atomic uint64_t put;   /* uses */
     alignas(LINE) _Atomic uint64_t taken; /* of them, by the writing process */
     alignas(HEADER_SIZE) struct shared_use uses[ASSET_SHARED_USES];
@@ -167,6 +171,19 @@ uint64_t asset_shared_generation(const struct asset_shared *shared)
 void asset_shared_replaced(struct asset_shared *shared)
 {
     (void)atomic_fetch_add(&shared->map->generation, 1);
+}
+
+/* --- where the content is --- */
+
+void asset_shared_put_place(struct asset_shared *shared, unsigned place)
+{
+    atomic_store(&shared->map->place, (uint64_t)getpid() << PLACE_BITS | place);
+}
+
+unsigned asset_shared_place(const struct asset_shared *shared, int pid)
+{
+    uint64_t place = atomic_load(&shared->map->place);
+    return place >> PLACE_BITS == (uint64_t)pid ? place & ((1 << PLACE_BITS) - 1) : 0;
 }
 
 /* --- uses --- */

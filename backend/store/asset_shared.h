@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What all processes that have an asset index open share, in index/shared, which each maps: the
- * generation of the file that holds the assets, and the uses that await the writing process.
+ * generation of the file that holds the assets, the uses that await the writing process, and where
+ * that has the content.
  */
 #ifndef ASSETD_STORE_ASSET_SHARED_H
 #define ASSETD_STORE_ASSET_SHARED_H
@@ -46,6 +47,13 @@ void asset_shared_unlock(struct asset_shared *shared);
 /* Changes whenever another file of the assets may have taken the place of the last. Any thread. */
 uint64_t asset_shared_generation(const struct asset_shared *shared);
 void asset_shared_replaced(struct asset_shared *shared);
+
+/*
+ * Where the content is, as the writing process has it: a small number, for those who know its pid,
+ * as what is there may be of a process that has ended. 0: it has not told. Any thread.
+ */
+void asset_shared_put_place(struct asset_shared *shared, unsigned place);
+unsigned asset_shared_place(const struct asset_shared *shared, int pid);
 
 /* Tells the writing process of a use, sooner or later. Never blocks; any thread. */
 void asset_shared_use(struct asset_shared *shared, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);

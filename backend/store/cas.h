@@ -25,6 +25,7 @@ struct cas_options {
     const char *path; /* the storage directory; the CAS is in PATH/cas */
     int64_t quota;    /* bytes on disk of all of PATH/cas, never exceeded; the writer's counts */
     bool may_write;   /* this process is to be the one that writes, when it is its turn */
+    bool keeps_all;   /* nothing is evicted: what finds no room is refused */
     /*
      * Whether it is, beside that no other process writes; NULL: always. Asked by a thread of the
      * store as long as it is open and does not write. What goes with the store has to be written by

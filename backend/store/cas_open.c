@@ -152,6 +152,7 @@ static int make_space(struct cas *cas, struct err *err)
                                               .log_fd = cas->log_fd,
                                               .table_fd = cas->table_fd,
                                               .quota = cas->options.quota,
+                                              .keeps_all = cas->options.keeps_all,
                                               .others = others.bytes,
                                               .path = cas->directory.path};
     return cas_space_new(&options, &cas->space, err);
@@ -331,11 +332,22 @@ static void stop_turn_thread(struct cas *cas)
     cas->has_turn_thread = false;
 }
 
+/* Who does that has the lock, though it may be one that never writes. */
+static bool is_being_rebuilt(const struct cas *cas)
+{
+    return atomic_load(&cas->shared.header->rebuilding) != CAS_REBUILT;
+}
+
 int cas_is_writing(struct cas *cas, struct err *err)
 {
     if (atomic_load(&cas->writing))
         return 0;
     int holder = store_directory_holder(&cas->directory);
+    if (holder != 0 && is_being_rebuilt(cas))
+        return err_set(err, ERR_UNAVAILABLE,
+                       "process %d finds out what is in %s after a power cut, this one only reads "
+                       "it until then",
+                       holder, cas->directory.path);
     if (holder != 0)
         return err_set(err, ERR_UNAVAILABLE, "process %d writes to %s, this one only reads it",
                        holder, cas->directory.path);
@@ -474,7 +486,11 @@ static int open_all(struct cas *cas, struct err *err)
     if (is_waiting)
         log_warning("cas-waiting", log_str("path", cas->directory.path),
                     log_num("holder", store_directory_holder(&cas->directory)),
-                    log_str("reason", "another process writes: this one reads until it ends"));
+                    log_str("reason", is_being_rebuilt(cas)
+                                          ? "another process finds out what is there after a power "
+                                            "cut: this one reads until it lets it write"
+                                          : "another process writes: this one reads until it "
+                                            "ends"));
     else if (!cas->options.may_write)
         log_info("cas-reading", log_str("path", cas->directory.path),
                  log_num("blobs", (int64_t)atomic_load(&cas->shared.header->blobs)));

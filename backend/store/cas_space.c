@@ -200,7 +200,11 @@ static int take(struct cas_space *space, int64_t bytes, bool urgent, struct err 
         return rc;
     (void)pthread_mutex_lock(&space->lock);
     int64_t left = room_of(space) - atomic_load(&space->used) - bytes;
-    if (left >= 0 && (urgent || !is_waited_for_room(space))) {
+    if (space->options.keeps_all && left < (urgent ? 0 : space->headroom)) {
+        rc = err_set(err, ERR_EXHAUSTED,
+                     "the quota of %" PRId64 " bytes is full, and nothing is to be evicted",
+                     space->options.quota);
+    } else if (left >= 0 && (urgent || !is_waited_for_room(space))) {
         add_used(space, bytes);
         if (left < space->headroom && space->retry_at <= clock_steady())
             (void)pthread_cond_signal(&space->wanted);
@@ -247,6 +251,8 @@ bool cas_space_relieve(struct cas_space *space, int64_t bytes)
 {
     struct err ignored;
     struct cas_space_waiter waiter = {.bytes = bytes, .is_relief = true, .err = &ignored};
+    if (space->options.keeps_all)
+        return false;
     (void)pthread_mutex_lock(&space->lock);
     int rc = wait_in_queue(space, &waiter, true);
     (void)pthread_mutex_unlock(&space->lock);
@@ -326,6 +332,8 @@ static bool find_goal(const struct cas_space *space, struct goal *goal)
     const struct cas_space_waiter *waiter = space->first;
     int64_t over = atomic_load(&space->used) - room_of(space);
     *goal = (struct goal){.largest = INT64_MAX, .because = quota_is_full};
+    if (space->options.keeps_all)
+        return false;
     if (waiter != NULL) {
         goal->is_waited_for = true;
         goal->bytes = waiter->bytes + (waiter->is_relief ? 0 : over);

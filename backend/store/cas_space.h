@@ -16,6 +16,7 @@
 #ifndef ASSETD_STORE_CAS_SPACE_H
 #define ASSETD_STORE_CAS_SPACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -31,6 +32,7 @@ struct cas_space_options {
     struct cas_log *log;
     int cas_fd, log_fd, table_fd; /* the directories, which grow and count; borrowed */
     int64_t quota;
+    bool keeps_all;   /* evicts nothing: who finds no room is refused, and the headroom is kept */
     int64_t others;   /* bytes on disk of what was found in cas/ and is not ours */
     const char *path; /* of the store, for the log lines; borrowed */
 };

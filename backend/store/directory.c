@@ -15,7 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/user.h"
 #include "store/disk.h"
 
 /* The format file is one line: assetd KIND VERSION ID. */
@@ -27,8 +29,12 @@ enum { FORMAT_SIZE_MAX = 256 };
 /* How often it is tried to lock the storage directory, and how long it is waited in between. */
 enum { SETUP_TRIES = 300, SETUP_PAUSE_NS = 10 * 1000 * 1000 };
 
-/* How long a look at a foreign directory may take at start. */
-enum { FOREIGN_WALK_ENTRIES = 100000, FOREIGN_WALK_SECONDS = 1 };
+/* How long a look at a foreign directory may take at start, milliseconds. */
+enum { FOREIGN_WALK_MS = 1000 };
+
+/* Where buildbox-casd, the store of bst-artifact-server, has blobs and how many bytes they are. */
+#define CASD_OBJECTS "objects"
+#define CASD_BYTES   "disk_usage"
 
 /*
  * Byte 0 of the format file is locked for the open file, which keeps out other processes and a
@@ -150,51 +156,12 @@ static int look_at(const char *path, enum presence *presence, struct err *err)
                 *presence = FOREIGN;
         if (errno != 0)
             rc = err_errno(err, errno, "read %s", path);
+        /* Another process that makes it ours puts the format file there before anything else. */
+        if (*presence == FOREIGN && faccessat(dirfd(stream), FORMAT_NAME, F_OK, AT_EACCESS) == 0)
+            *presence = OURS;
     }
     (void)closedir(stream);
     return rc;
-}
-
-/* Bytes on disk below PATH, as far as a short walk gets; false if it did not get to the end. */
-static bool measure(const char *path, int64_t *bytes)
-{
-    char copy[PATH_MAX];
-    (void)snprintf(copy, sizeof(copy), "%s", path);
-    char *const paths[] = {copy, NULL};
-    *bytes = 0;
-    FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
-    if (walk == NULL)
-        return false;
-    struct timespec start;
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &start);
-    bool complete = true;
-    FTSENT *entry;
-    for (unsigned i = 0; complete && (entry = fts_read(walk)) != NULL; i++) {
-        if (entry->fts_info == FTS_F || entry->fts_info == FTS_D)
-            *bytes += (int64_t)entry->fts_statp->st_blocks * 512;
-        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_NS)
-            complete = false;
-        (void)clock_gettime(CLOCK_MONOTONIC, &now);
-        if (i == FOREIGN_WALK_ENTRIES || now.tv_sec - start.tv_sec > FOREIGN_WALK_SECONDS)
-            complete = false;
-    }
-    if (entry == NULL && errno != 0)
-        complete = false;
-    (void)fts_close(walk);
-    return complete;
-}
-
-static void warn_of_foreign(const char *foreign, const char *instead)
-{
-    int64_t bytes;
-    char size[64];
-    bool complete = measure(foreign, &bytes);
-    (void)snprintf(size, sizeof(size), "%s%" PRId64, complete ? "" : "more than ", bytes);
-    log_warning("storage-foreign", log_str("path", foreign), log_str("bytes", size),
-                log_str("instead", instead),
-                log_str("reason", "it has no format file of assetd: its content stays as it is and "
-                                  "is not used; it cannot be imported by this version"));
 }
 
 static int write_format(int fd, const char *path, const struct store_kind *kind, struct err *err)
@@ -273,8 +240,6 @@ static int choose(const char *storage, const char *kind, struct store_directory 
         return err_set(err, ERR_PRECONDITION,
                        "neither %s nor %s has a format file of assetd, and both have content",
                        directory->path, beside);
-    if (*presence == FOREIGN)
-        warn_of_foreign(directory->path, beside);
     (void)snprintf(directory->path, sizeof(directory->path), "%s", beside);
     *presence = beside_presence;
     return make_directory(parent, storage, err);
@@ -315,12 +280,9 @@ static int lock_storage(int fd, const char *storage, struct err *err)
     return 0;
 }
 
-int store_directory_open(const char *storage, const struct store_kind *kind,
-                         struct store_directory *directory, struct err *err)
+static int open_in(const char *storage, const struct store_kind *kind,
+                   struct store_directory *directory, struct err *err)
 {
-    memset(directory, 0, sizeof(*directory));
-    directory->fd = -1;
-    directory->lock_fd = -1;
     int rc = make_directories(storage, err);
     if (rc != 0)
         return rc;
@@ -335,6 +297,32 @@ int store_directory_open(const char *storage, const struct store_kind *kind,
     if (rc == 0)
         rc = open_chosen(kind, presence, directory, err);
     (void)close(storage_fd);
+    return rc;
+}
+
+/* Puts behind a denial whose PATH is, if that is somebody else's. Whether it is. */
+static bool explain_denial(const char *path, struct err *err)
+{
+    struct stat st;
+    char owner[USER_TEXT_SIZE], self[USER_TEXT_SIZE];
+    if (path[0] == '\0' || stat(path, &st) != 0 || st.st_uid == geteuid())
+        return false;
+    (void)err_append(err,
+                     "; %s belongs to %s, and this process runs as %s: all that use one storage "
+                     "directory have to run as one user",
+                     path, user_text(st.st_uid, owner), user_text(geteuid(), self));
+    return true;
+}
+
+int store_directory_open(const char *storage, const struct store_kind *kind,
+                         struct store_directory *directory, struct err *err)
+{
+    memset(directory, 0, sizeof(*directory));
+    directory->fd = -1;
+    directory->lock_fd = -1;
+    int rc = open_in(storage, kind, directory, err);
+    if (rc == -ERR_DENIED && !explain_denial(storage, err))
+        (void)explain_denial(directory->path, err);
     if (rc != 0)
         store_directory_close(directory);
     return rc;
@@ -355,6 +343,110 @@ int store_directory_find(const char *storage, const struct store_kind *kind, cha
     }
     return err_set(err, ERR_NOT_FOUND, "there is no %s of assetd in %s", kind->name, storage);
 }
+
+/* --- what is foreign --- */
+
+/* Bytes on disk below PATH, as far as a short walk gets; false if it did not get to the end. */
+static bool measure(const char *path, int64_t *bytes)
+{
+    char copy[PATH_MAX];
+    (void)snprintf(copy, sizeof(copy), "%s", path);
+    char *const paths[] = {copy, NULL};
+    *bytes = 0;
+    FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+    if (walk == NULL)
+        return false;
+    int64_t until = clock_steady() + FOREIGN_WALK_MS;
+    bool complete = true;
+    FTSENT *entry;
+    while (complete && (entry = fts_read(walk)) != NULL) {
+        if (entry->fts_info == FTS_F || entry->fts_info == FTS_D)
+            *bytes += (int64_t)entry->fts_statp->st_blocks * 512;
+        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_NS)
+            complete = false;
+        if (clock_steady() > until)
+            complete = false;
+    }
+    if (complete && errno != 0)
+        complete = false;
+    (void)fts_close(walk);
+    return complete;
+}
+
+/* What buildbox-casd has counted in its directory PATH; 0 if it does not tell. */
+static int64_t read_casd_bytes(const char *path)
+{
+    char name[PATH_MAX];
+    struct err ignored;
+    int64_t bytes = 0;
+    FILE *file = join(name, path, CASD_BYTES, &ignored) == 0 ? fopen(name, "re") : NULL;
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%18" SCNd64, &bytes) != 1)
+        bytes = 0;
+    (void)fclose(file);
+    return bytes;
+}
+
+static void put_size(const char *path, char *text, size_t size)
+{
+    int64_t bytes;
+    if (measure(path, &bytes)) {
+        (void)snprintf(text, size, "%" PRId64, bytes);
+        return;
+    }
+    int64_t counted = read_casd_bytes(path);
+    (void)snprintf(text, size, "%s %" PRId64, counted > bytes ? "about" : "more than",
+                   counted > bytes ? counted : bytes);
+}
+
+static bool is_casd(const char *path)
+{
+    char name[PATH_MAX];
+    struct err ignored;
+    struct stat st;
+    return join(name, path, CASD_OBJECTS, &ignored) == 0 && stat(name, &st) == 0 &&
+           S_ISDIR(st.st_mode);
+}
+
+static void warn_of(const char *storage, const char *path, const char *instead)
+{
+    char size[64];
+    char reason[2 * PATH_MAX + 512];
+    put_size(path, size, sizeof(size));
+    if (is_casd(path))
+        (void)snprintf(reason, sizeof(reason),
+                       "what bst-artifact-server has left there stays as it is, and is not served; "
+                       "to take it over, while no assetd writes here: assetctl import-casd %s %s; "
+                       "when it is not needed any more, remove it to free the disk",
+                       storage, storage);
+    else
+        (void)snprintf(reason, sizeof(reason),
+                       "it has no format file of assetd: its content stays as it is, and is not "
+                       "used");
+    log_warning("storage-foreign", log_str("path", path), log_str("bytes", size),
+                log_str("instead", instead), log_str("reason", reason));
+}
+
+void store_directory_warn(const char *storage, const char *kind, bool may_write)
+{
+    char path[PATH_MAX];
+    char parent[PATH_MAX];
+    char beside[PATH_MAX];
+    enum presence presence;
+    enum presence beside_presence;
+    struct err ignored;
+    if (join(path, storage, kind, &ignored) != 0 ||
+        join(parent, storage, "assetd", &ignored) != 0 || join(beside, parent, kind, &ignored) != 0)
+        return;
+    if (look_at(path, &presence, &ignored) != 0 || presence != FOREIGN ||
+        look_at(beside, &beside_presence, &ignored) != 0)
+        return;
+    if (may_write || beside_presence != OURS)
+        warn_of(storage, path, beside);
+}
+
+/* --- the rest --- */
 
 void store_directory_close(struct store_directory *directory)
 {

@@ -32,7 +32,7 @@ struct store_kind {
  *
  * A KIND directory with content but without a format file is foreign (such as that of
  * buildbox-casd, which has cas/objects): nothing in it is read, counted or deleted, the store is
- * STORAGE/assetd/KIND instead, and one warning tells of it, with its size.
+ * STORAGE/assetd/KIND instead (see store_directory_warn).
  *
  * ERR_PRECONDITION: its version is newer or older than this program can use, or it is of another
  * kind. ERR_UNAVAILABLE: for some seconds another process has been setting up a store there.
@@ -47,6 +47,13 @@ void store_directory_close(struct store_directory *directory);
  */
 int store_directory_find(const char *storage, const struct store_kind *kind, char path[PATH_MAX],
                          struct err *err);
+
+/*
+ * Warns if the KIND directory of STORAGE, a path that others can use, is foreign: how large that
+ * is, and how to import what is the old server's; takes about a second at most. A process that only
+ * reads leaves that to the one that writes, unless it is the first there: once is enough.
+ */
+void store_directory_warn(const char *storage, const char *kind, bool may_write);
 
 /*
  * Locks the store for writing, until it is unlocked or closed, or the process ends. Does not wait.

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/user.h"
 #include "conf/path.h"
+#include "store/directory.h"
 
 /* Bytes of memory for what is known of the trees of one instance. */
 enum { TREE_CACHE_LIMIT = 16 << 20 };
@@ -118,7 +119,9 @@ static int open_stores(struct storage *storage, struct err *err)
     struct asset_index_options index = {.path = conf->storage,
                                         .quota = conf->index_quota,
                                         .expire_after = conf->expire_after,
-                                        .may_write = storage->may_write};
+                                        .may_write = storage->may_write,
+                                        .place = conf->index_only ? ASSET_PLACE_ELSEWHERE
+                                                                  : ASSET_PLACE_HERE};
     struct cas_options cas = {.path = conf->storage,
                               .quota = conf->quota,
                               .may_write = storage->may_write,
@@ -126,6 +129,11 @@ static int open_stores(struct storage *storage, struct err *err)
                               .context = storage};
     struct stat status;
     int rc = check_owner(conf->storage, err);
+    if (rc == 0) {
+        store_directory_warn(storage->real_path, "index", storage->may_write);
+        if (!conf->index_only)
+            store_directory_warn(storage->real_path, "cas", storage->may_write);
+    }
     if (rc == 0)
         rc = asset_index_open(&index, &storage->index, err);
     if (rc == 0 && !conf->index_only)

@@ -89,6 +89,7 @@ class Server:
         self.pull = f"unix:{self.folder}/pull.sock"
         self.push = f"unix:{self.folder}/push.sock"
         self.storage = self.folder / "storage"
+        self.credentials = None  # of a client that is let in, where there is TLS
         self.process = None
         self.clients = []
         self.expects_errors = False
@@ -111,11 +112,14 @@ class Server:
         path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         self.arguments = ["--config", str(path)]
 
+    def command(self):
+        return [*self.prefix, ASSETD, *map(str, self.arguments)]
+
     def start(self, wait=True):
         assert self.process is None, "it runs already"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, ASSETD, *map(str, self.arguments)],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -133,7 +137,7 @@ class Server:
                 self.process = None
                 raise StartError(status, self.log())
             try:
-                with Client(self.address) as client:
+                with Client(self.address, credentials=self.credentials) as client:
                     client.health(timeout=2)
                 return
             except grpc.RpcError as error:

@@ -426,6 +426,46 @@ static void test_the_quota_holds_under_load(void **state)
     assert_true(du(store) <= PUSH_QUOTA);
 }
 
+/* --- where nothing may go --- */
+
+static void open_keeping(struct store *store, int64_t quota)
+{
+    struct err err;
+    const struct cas_options options = {
+        .path = store->scratch.path, .quota = quota, .may_write = true, .keeps_all = true};
+    if (cas_open(&options, &store->cas, &err) != 0)
+        fail_msg("%s", err.msg);
+    set_patience(store, LONG_PATIENCE);
+}
+
+/* Nor does the next writer evict at its start what just fitted in. */
+static void test_who_keeps_all_evicts_nothing(void **state)
+{
+    enum { SIZE = 100 * KIB, BLOBS = 200, KEPT_QUOTA = 8 * MIB };
+    struct store *store = *state;
+    struct digest digests[BLOBS];
+    struct cas_writer *writer;
+    struct err err;
+    size_t count = 0;
+    open_keeping(store, KEPT_QUOTA);
+    while (put_blob(store->cas, NULL, SIZE, count, &digests[count]) == ERR_OK)
+        assert_true(++count < BLOBS);
+    assert_true(count * SIZE > KEPT_QUOTA / 2);
+    assert_int_equal(put_blob(store->cas, NULL, SIZE, count, &digests[count]), ERR_EXHAUSTED);
+    digests[count].size = MIB;
+    assert_int_equal(cas_writer_open(store->cas, &digests[count], &writer, &err), -ERR_EXHAUSTED);
+    assert_non_null(strstr(err.msg, "nothing is to be evicted"));
+    assert_true(du(store) <= KEPT_QUOTA);
+    store_close(store);
+    open_keeping(store, KEPT_QUOTA / 2);
+    assert_int_equal(put_blob(store->cas, NULL, 1, count, &digests[count]), ERR_EXHAUSTED);
+    store_reopen(store, KEPT_QUOTA);
+    (void)du(store);
+    assert_int_equal(stats_of(store->cas).evicted, 0);
+    for (size_t i = 0; i < count; i++)
+        assert_true(is_there(store->cas, &digests[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +483,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_uploads_go_on_while_one_waits_for_room_in_the_table,
                                         slow_setup, slow_teardown),
         cmocka_unit_test_setup_teardown(test_the_quota_holds_under_load, store_setup,
+                                        store_teardown),
+        cmocka_unit_test_setup_teardown(test_who_keeps_all_evicts_nothing, store_setup,
                                         store_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The directory of a store: made, taken over, foreign, of another version, locked. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -15,6 +18,25 @@
 
 static const struct store_kind cas_kind = {.name = "cas", .version = 1, .oldest = 1};
 static const struct store_kind index_kind = {.name = "index", .version = 1, .oldest = 1};
+
+/* Set: after the next look for a format file another process makes this directory a store. */
+static const struct scratch *made_meanwhile;
+
+/* In the place of the C library's. */
+int faccessat(int fd, const char *path, int mode, int flags)
+{
+    int rc = (int)syscall(SYS_faccessat, fd, path, mode);
+    int looked = errno;
+    const struct scratch *scratch = made_meanwhile;
+    (void)flags;
+    made_meanwhile = NULL;
+    if (scratch != NULL) {
+        scratch_write(scratch, "index/format", "assetd index 1 0123456789abcdef0123456789abcdef\n");
+        scratch_write(scratch, "index/data.mdb", "assets");
+    }
+    errno = looked;
+    return rc;
+}
 
 static int setup(void **state)
 {
@@ -112,6 +134,59 @@ static void test_foreign_ones_are_left_alone(void **state)
     assert_string_equal(directory.path, expected);
     assert_false(directory.is_new);
     store_directory_close(&directory);
+}
+
+/* What a warning about KIND says; "" if there is none. */
+static const char *warning_of(const struct scratch *scratch, const char *kind, bool may_write)
+{
+    static char text[4096];
+    char joined[PATH_MAX];
+    int log = open(scratch_path(scratch, "log", joined), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int before = dup(STDERR_FILENO);
+    assert_true(log >= 0 && before >= 0 && dup2(log, STDERR_FILENO) >= 0);
+    store_directory_warn(scratch->path, kind, may_write);
+    assert_true(dup2(before, STDERR_FILENO) >= 0);
+    ssize_t size = pread(log, text, sizeof(text) - 1, 0);
+    assert_true(size >= 0);
+    text[size] = '\0';
+    (void)close(before);
+    (void)close(log);
+    return text;
+}
+
+static void test_foreign_ones_are_told_of_by_one_process(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store_directory directory;
+    struct err err;
+    make_folder(scratch, "index");
+    make_folder(scratch, "index/lost+found");
+    assert_string_equal(warning_of(scratch, "cas", true), "");
+    make_folder(scratch, "cas");
+    make_folder(scratch, "cas/objects");
+    scratch_write(scratch, "cas/objects/e3", "content of the old server");
+    assert_string_equal(warning_of(scratch, "index", true), "");
+    /* Nobody has told of it before. */
+    assert_non_null(strstr(warning_of(scratch, "cas", false), "event=storage-foreign"));
+    assert_int_equal(store_directory_open(scratch->path, &cas_kind, &directory, &err), 0);
+    store_directory_close(&directory);
+    assert_string_equal(warning_of(scratch, "cas", false), "");
+    const char *warning = warning_of(scratch, "cas", true);
+    assert_non_null(strstr(warning, "event=storage-foreign"));
+    assert_non_null(strstr(warning, "assetctl import-casd"));
+    scratch_write(scratch, "index/else", "content of something else");
+    warning = warning_of(scratch, "index", true);
+    assert_non_null(strstr(warning, "event=storage-foreign"));
+    assert_null(strstr(warning, "import"));
+}
+
+static void test_one_that_is_made_meanwhile_is_not_foreign(void **state)
+{
+    const struct scratch *scratch = *state;
+    make_folder(scratch, "index");
+    made_meanwhile = scratch;
+    assert_string_equal(warning_of(scratch, "index", true), "");
+    assert_null(made_meanwhile);
 }
 
 static void test_nowhere_to_go_is_refused(void **state)
@@ -256,6 +331,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_empty_and_half_made_ones_are_taken_over, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_foreign_ones_are_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_ones_are_told_of_by_one_process, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_is_made_meanwhile_is_not_foreign, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_nowhere_to_go_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_newer_or_else_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_older_versions_are_used_as_far_back_as_can_be, setup,
