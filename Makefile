@@ -46,7 +46,7 @@ OUR_CFLAGS := -std=c11 -fPIE -pthread $(CFLAGS_$(VARIANT))
 OUR_LDFLAGS := -pthread $(LDFLAGS_$(VARIANT))
 COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS)
 LINK = $(CC) $(OUR_LDFLAGS) $(CFLAGS) $(LDFLAGS)
-LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -ljansson -lcrypto -lsystemd
+LDLIBS := -lgrpc -lgpr -lprotobuf-c -llmdb -lyaml -ljansson -lssl -lcrypto -lsystemd
 
 # What is generated from protos/: messages for protobuf-c, and all descriptors for reflection.
 PROTOS := $(sort $(shell find protos -name '*.proto'))
@@ -61,9 +61,10 @@ MAINS := backend/assetd.c backend/assetctl.c
 SOURCES := $(filter-out $(MAINS),$(sort $(wildcard backend/*/*.c)))
 OBJECTS := $(SOURCES:%.c=$(O)/obj/%.o)
 PROGRAMS := $(patsubst backend/%.c,$(O)/%,$(wildcard $(MAINS)))
+OLD_NAME := $(O)/bst-artifact-server
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 # Those that run the gRPC core, in which ThreadSanitizer sees no locks: it was not built for it.
-CORE_TESTS := $(patsubst %,$(O)/unit/test_cas_%,calls connections credentials served)
+CORE_TESTS := $(patsubst %,$(O)/unit/test_%,cas_calls cas_connections cas_credentials cas_served tls)
 UNIT_TESTS := $(filter-out $(if $(filter tsan,$(VARIANT)),$(CORE_TESTS)),$(UNIT_TESTS))
 UNIT_SHARED := $(patsubst %.c,$(O)/obj/%.o,$(filter-out tests/unit/test_%.c,$(sort $(wildcard tests/unit/*.c))))
 BENCH := $(addprefix $(O)/bench/,empty fill load)
@@ -77,7 +78,7 @@ SHELL_FILES := .ci/run $(wildcard deploy/*.sh deploy/demo/*.sh deploy/debian/*.p
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(PROGRAMS) ## build build/assetd
+all: $(PROGRAMS) $(OLD_NAME) ## build build/assetd
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -174,6 +175,11 @@ $(PROGRAMS): $(O)/%: $(O)/obj/backend/%.o $(O)/libassetd.a
 	@$(say) LD $@
 	$(Q)$(LINK) -o $@ $^ $(LDLIBS)
 
+# The server whose place assetd takes, for who calls it by that name.
+$(OLD_NAME): $(O)/assetd
+	@$(say) LN $@
+	$(Q)ln -sfn assetd $@
+
 # What the tests share comes first: its stand-ins take the place of parts of the program.
 $(O)/libunit.a: $(UNIT_SHARED)
 	@rm -f $@
@@ -204,7 +210,7 @@ $(BENCH): $(O)/libassetd.a
 	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(O)/libassetd.a $(LDLIBS)
 
 clean: ## remove what was built (not the tests' Python)
-	rm -rf build/assetd build/assetctl build/obj build/gen build/sysconfdir build/unit build/libassetd.a build/libunit.a \
+	rm -rf build/assetd build/assetctl build/bst-artifact-server build/obj build/gen build/sysconfdir build/unit build/libassetd.a build/libunit.a \
 	    build/bench build/deb build/debug build/asan build/tsan build/clang
 
 include deploy/install.mk

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* assetd: arguments, start, wait for signals, reload, stop. */
+#include <errno.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,10 +12,12 @@
 #include "base/notify.h"
 #include "conf/carry.h"
 #include "conf/conf.h"
+#include "conf/print.h"
 #include "rpc/queue.h"
 #include "service/handlers.h"
 #include "service/services.h"
 #include "transport/server.h"
+#include "transport/tls.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -150,14 +153,20 @@ static int reload(struct parts *parts, struct err *err)
     return 0;
 }
 
-/* SIGHUP. The service manager is always told that it is over, or it would wait. */
+/*
+ * SIGHUP. Certificates are looked at whatever becomes of the configuration. The service manager is
+ * always told that it is over, or it would wait.
+ */
 static void on_hangup(struct parts *parts)
 {
     struct err err;
     notify_reloading();
+    server_refresh(parts->server);
     if (parts->current->conf->file == NULL) {
         log_warning("reload-ignored",
-                    log_str("reason", "started without --config: there is no file to read again"));
+                    log_str("reason",
+                            "started without --config: there is no file to read again; "
+                            "certificates are read again by themselves when they change"));
         tell_ready(parts, "");
     } else if (reload(parts, &err) == 0) {
         log_serving(parts, "reloaded");
@@ -246,7 +255,23 @@ static int refuse(const char *program, const struct err *err)
 static int check(const char *program, const struct conf *conf)
 {
     struct err err;
-    return remotes_check(conf, &err) == 0 ? EXIT_SUCCESS : refuse(program, &err);
+    int rc = remotes_check(conf, &err);
+    if (rc == 0)
+        rc = tls_check(conf, &err);
+    if (rc == 0)
+        return EXIT_SUCCESS;
+    (void)refuse(program, &err); /* the program was called well, whatever is wrong with a file */
+    return EXIT_FAILURE;
+}
+
+static int print(const char *program, const struct conf *conf)
+{
+    struct err err;
+    conf_print(conf, stdout);
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return EXIT_SUCCESS;
+    (void)err_errno(&err, errno, "print the configuration");
+    return refuse(program, &err);
 }
 
 static int act(const char *program, enum conf_action action, const struct conf *conf)
@@ -260,6 +285,8 @@ static int act(const char *program, enum conf_action action, const struct conf *
         return EXIT_SUCCESS;
     case CONF_CHECK:
         return check(program, conf);
+    case CONF_PRINT:
+        return print(program, conf);
     case CONF_SERVE:
         return serve(conf);
     }

@@ -18,6 +18,7 @@ static const struct {
     [ERR_INVALID] = {"invalid-argument", 3},
     [ERR_NOT_FOUND] = {"not-found", 5},
     [ERR_DENIED] = {"permission-denied", 7},
+    [ERR_UNAUTHENTICATED] = {"unauthenticated", 16},
     [ERR_EXHAUSTED] = {"resource-exhausted", 8},
     [ERR_PRECONDITION] = {"failed-precondition", 9},
     [ERR_ABORTED] = {"aborted", 10},

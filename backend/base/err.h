@@ -13,11 +13,12 @@
 enum err_code {
     ERR_OK = 0,
     ERR_CANCELLED,
-    ERR_INVALID,      /* the caller's input can never work */
-    ERR_NOT_FOUND,    /* a miss */
-    ERR_DENIED,       /* the caller lacks the right */
-    ERR_EXHAUSTED,    /* no room: quota, full disk */
-    ERR_PRECONDITION, /* something else must be done first, such as an upload */
+    ERR_INVALID,         /* the caller's input can never work */
+    ERR_NOT_FOUND,       /* a miss */
+    ERR_DENIED,          /* the caller lacks the right */
+    ERR_UNAUTHENTICATED, /* the caller shows a credential that nobody knows */
+    ERR_EXHAUSTED,       /* no room: quota, full disk */
+    ERR_PRECONDITION,    /* something else must be done first, such as an upload */
     ERR_ABORTED,
     ERR_OUT_OF_RANGE, /* an offset outside a blob */
     ERR_UNIMPLEMENTED,

@@ -104,6 +104,33 @@ static const struct conf_listener *find_listener(const struct conf *conf, const 
     return NULL;
 }
 
+static bool is_same_tls(const struct conf_tls *one, const struct conf_tls *other)
+{
+    if (one == NULL || other == NULL)
+        return one == other;
+    return is_same(one->certificate, other->certificate) && is_same(one->key, other->key) &&
+           is_same(one->client_ca, other->client_ca) && one->client == other->client;
+}
+
+/* As it could be written in the file; "" for none, or if memory is out, which KEPT then says. */
+static const char *print_tls(const struct conf_tls *tls, struct conf_kept_list *kept)
+{
+    static const char *const clients[] = {
+        [CONF_CLIENT_REQUEST] = "request", [CONF_CLIENT_REQUIRE] = "require"};
+    const char *more = "";
+    if (tls == NULL)
+        return "";
+    if (tls->client_ca != NULL)
+        more = arena_printf(kept->arena, ", client-ca: %s, client: %s", tls->client_ca,
+                            clients[tls->client]);
+    const char *text = more == NULL ? NULL
+                                    : arena_printf(kept->arena, "{certificate: %s, key: %s%s}",
+                                                   tls->certificate, tls->key, more);
+    if (text == NULL)
+        kept->no_memory = true;
+    return text != NULL ? text : "";
+}
+
 /* Notes what of the listener INDEX needs a restart; whether any does. */
 static bool note_listener(const struct conf_listener *running, const struct conf_listener *wanted,
                           size_t index, struct conf_kept_list *kept)
@@ -123,6 +150,11 @@ static bool note_listener(const struct conf_listener *running, const struct conf
     }
     if (!is_same(running->socket_group, wanted->socket_group)) {
         add_listener(kept, index, "socket-group", running->socket_group, wanted->socket_group);
+        is_any = true;
+    }
+    if (!is_same_tls(running->tls, wanted->tls)) {
+        add_listener(kept, index, "tls", print_tls(running->tls, kept),
+                     print_tls(wanted->tls, kept));
         is_any = true;
     }
     return is_any;

@@ -39,8 +39,8 @@ void conf_kept_add_instance(struct conf_kept_list *kept, size_t index, const cha
  * afterwards, which must live as long.
  *
  * What belongs together stays together, so that nothing is let in that neither file lets in: a
- * listener with another access, mode or group keeps all of its keys, and so does an instance with
- * another storage. A listener that keeps its keys serves no instances that are new. Of what is
+ * listener with another access, mode, group or TLS keeps all of its keys, and so does an instance
+ * with another storage. A listener that keeps its keys serves no instances that are new. Of what is
  * kept for that reason, what decides who gets in is noted too: identity and instances of a
  * listener, push, pull and digest-functions of an instance. An instance that is to be index-only
  * no longer keeps its `cas`, against which it is checked until the restart; one that is to become

@@ -3,9 +3,12 @@
 #include "conf/check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/user.h"
 #include "conf/address.h"
 #include "conf/check_private.h"
 #include "conf/path.h"
@@ -37,6 +40,28 @@ const struct conf_instance *check_find_instance(const struct conf *conf, const c
     return NULL;
 }
 
+void check_file(const struct check *check, const struct yaml_node *node, const char *key,
+                const char *path)
+{
+    struct faults *faults = check->faults;
+    char reason[128], user[USER_TEXT_SIZE];
+    struct stat status;
+    if (path == NULL)
+        return;
+    const struct fault_place *place = check_place_of(node, key);
+    int rc = stat(path, &status);
+    if (rc != 0 && errno == ENOENT)
+        fault_add(faults, place, "there is no file %.200s; put it there, or name another", path);
+    else if (rc != 0 && errno != EACCES)
+        fault_add(faults, place, "%.200s: %s", path, strerror_r(errno, reason, sizeof(reason)));
+    else if (rc == 0 && !S_ISREG(status.st_mode))
+        fault_add(faults, place, "%.200s is no regular file", path);
+    else if (rc != 0 || faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
+        fault_warn(faults, place,
+                   "%s may not read %.200s; the user that assetd runs as must be able to",
+                   user_text(geteuid(), user), path);
+}
+
 static void check_unix_listener(const struct check *check, const struct conf_listener *listener,
                                 const struct yaml_node *node)
 {
@@ -66,10 +91,12 @@ static void check_tcp_listener(const struct check *check, const struct conf_list
                   "would be believed from anyone who can reach %.80s; listen at a unix socket or "
                   "127.0.0.1, with nginx in front",
                   listener->address);
-    if (listener->access == CONF_ACCESS_WRITE && !is_loopback)
+    /* Who meant to ask for certificates, and made a mistake there, is told of that. */
+    bool asks = yaml_find(yaml_find(node, "tls"), "client-ca") != NULL;
+    if (listener->access == CONF_ACCESS_WRITE && !is_loopback && !asks)
         fault_warn(check->faults, check_place_of(node, "access"),
-                   "anyone who can reach %.80s can write, without TLS; listen at a unix socket or "
-                   "127.0.0.1, with nginx in front",
+                   "anyone who can reach %.80s can write; ask for their certificates by client-ca "
+                   "under tls, or listen at a unix socket or 127.0.0.1, with nginx in front",
                    listener->address);
 }
 
@@ -85,6 +112,7 @@ static void check_listener(const struct check *check, size_t index)
         else
             check_tcp_listener(check, listener, node, address.is_loopback);
     }
+    check_tls(check, listener, node);
     const struct yaml_node *names = yaml_find(node, "instances");
     if (names == NULL || names->kind != YAML_LIST || !check->all_names_known)
         return;
@@ -231,7 +259,7 @@ static bool is_served(const struct conf *conf, const struct conf_instance *insta
 {
     for (size_t i = 0; i < conf->listener_count; i++) {
         const struct conf_listener *listener = &conf->listeners[i];
-        if (listener->access < access || (with_identity && listener->identity == NULL))
+        if (listener->access < access || (with_identity && !conf_listener_tells_identity(listener)))
             continue;
         if (conf_names_include(&listener->instances, instance->name))
             return true;
@@ -245,8 +273,9 @@ static void check_list(const struct check *check, const struct conf_instance *in
     const struct yaml_node *list = yaml_find(node, key);
     if (list != NULL && list->count > 0 && !is_served(check->conf, instance, access, true))
         fault_warn(check->faults, &list->key_place,
-                   "no listener that lets clients %s here has identity, so nobody is on this list "
-                   "and nobody can %s; set identity on that listener, or remove the list",
+                   "no listener that lets clients %s here has identity, or client-ca under tls, "
+                   "so nobody is on this list and nobody can %s; set one of them on that listener, "
+                   "or remove the list",
                    access == CONF_ACCESS_READ ? "read" : "write", key);
 }
 

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The external CAS of an instance: what its keys need of each other, of the disk, of listeners. */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/user.h"
 #include "conf/address.h"
 #include "conf/check_private.h"
 #include "conf/path.h"
@@ -51,32 +47,6 @@ static void check_address(const struct cas_check *cas)
 
 /* --- files --- */
 
-/*
- * A file that is missing is a fault whoever looks. One that cannot be read may still be readable to
- * the user that the server runs as; the server refuses to start if it is not.
- */
-static void check_file(const struct cas_check *cas, const struct yaml_node *node, const char *key,
-                       const char *path)
-{
-    struct faults *faults = cas->check->faults;
-    char reason[128], user[USER_TEXT_SIZE];
-    struct stat status;
-    if (path == NULL)
-        return;
-    const struct fault_place *place = check_place_of(node, key);
-    int rc = stat(path, &status);
-    if (rc != 0 && errno == ENOENT)
-        fault_add(faults, place, "there is no file %.200s; put it there, or name another", path);
-    else if (rc != 0 && errno != EACCES)
-        fault_add(faults, place, "%.200s: %s", path, strerror_r(errno, reason, sizeof(reason)));
-    else if (rc == 0 && !S_ISREG(status.st_mode))
-        fault_add(faults, place, "%.200s is no regular file", path);
-    else if (rc != 0 || faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
-        fault_warn(faults, place,
-                   "%s may not read %.200s; the user that assetd runs as must be able to",
-                   user_text(geteuid(), user), path);
-}
-
 static void check_files(const struct cas_check *cas)
 {
     const struct yaml_node *tls = yaml_find(cas->node, "tls");
@@ -88,10 +58,10 @@ static void check_files(const struct cas_check *cas)
     if (key != NULL && certificate == NULL)
         fault_add(cas->check->faults, &key->key_place,
                   "is of no use without its certificate; write certificate as well, or remove it");
-    check_file(cas, tls, "ca", cas->cas->tls_ca);
-    check_file(cas, tls, "certificate", cas->cas->tls_certificate);
-    check_file(cas, tls, "key", cas->cas->tls_key);
-    check_file(cas, cas->node, "token-file", cas->cas->token_file);
+    check_file(cas->check, tls, "ca", cas->cas->tls_ca);
+    check_file(cas->check, tls, "certificate", cas->cas->tls_certificate);
+    check_file(cas->check, tls, "key", cas->cas->tls_key);
+    check_file(cas->check, cas->node, "token-file", cas->cas->token_file);
 }
 
 /* --- this server as its own CAS --- */
@@ -115,6 +85,16 @@ static bool leads_to(const struct cas_check *cas, const struct conf_listener *li
     return strcmp(paths[0], paths[1]) == 0;
 }
 
+static bool asks_for_certificates(const struct conf_listener *listener)
+{
+    return listener->tls != NULL && listener->tls->client != CONF_CLIENT_ANYONE;
+}
+
+static bool must_be_known(const struct conf_listener *listener)
+{
+    return listener->tls != NULL && listener->tls->client == CONF_CLIENT_REQUIRE;
+}
+
 /*
  * Another instance of this server may be the CAS, at a listener that serves it to anyone: an
  * instance that has one. All else cannot work, an instance that asks itself before all.
@@ -132,10 +112,15 @@ static void check_listener(const struct cas_check *cas, size_t index)
     const struct fault_place *place = check_place_of(cas->node, "address");
     const char *path = node->place.path;
     unsigned line = node->place.line;
-    if (cas->is_tls)
+    bool is_known = cas->cas->tls_certificate != NULL && asks_for_certificates(listener);
+    if (cas->is_tls != (listener->tls != NULL))
+        fault_add(faults, place, "leads to %s of this server in line %u, which speaks %s; write %s",
+                  path, line, cas->is_tls ? "no TLS" : "TLS", cas->is_tls ? "grpc://" : "grpcs://");
+    else if (must_be_known(listener) && !is_known)
         fault_add(faults, place,
-                  "leads to %s of this server in line %u, which speaks no TLS; write grpc://", path,
-                  line);
+                  "leads to %s of this server in line %u, which lets in only who has a certificate "
+                  "of its client-ca; write certificate and key under tls",
+                  path, line);
     else if (asked == NULL || !conf_names_include(&listener->instances, name))
         fault_add(faults, place,
                   "leads to %s of this server in line %u, which serves no instance \"%.80s\"; name "
@@ -146,7 +131,7 @@ static void check_listener(const struct cas_check *cas, size_t index)
                   "leads to %s of this server in line %u, whose instance \"%.80s\" is index-only "
                   "and has no CAS; name another as instance-name, or write the address of the CAS",
                   path, line, name);
-    else if (!asked->pull.any && listener->access < CONF_ACCESS_ADMIN)
+    else if (!asked->pull.any && listener->access < CONF_ACCESS_ADMIN && !is_known)
         fault_add(faults, place,
                   "leads to %s of this server in line %u, where the pull list of \"%.80s\" refuses "
                   "callers without an identity, as this would be; remove that list, or write the "

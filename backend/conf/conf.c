@@ -32,6 +32,12 @@ bool conf_names_include(const struct conf_names *names, const char *name)
     return false;
 }
 
+bool conf_listener_tells_identity(const struct conf_listener *listener)
+{
+    return listener->identity != NULL ||
+           (listener->tls != NULL && listener->tls->client != CONF_CLIENT_ANYONE);
+}
+
 bool conf_instance_serves(const struct conf_instance *instance, enum digest_function function)
 {
     for (size_t i = 0; i < instance->digest_function_count; i++)

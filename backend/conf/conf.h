@@ -27,6 +27,21 @@ struct conf_names {
 /* Whether NAME is meant. */
 bool conf_names_include(const struct conf_names *names, const char *name);
 
+/* What clients are asked for at a listener that does TLS itself. */
+enum conf_client {
+    CONF_CLIENT_ANYONE,  /* no certificate */
+    CONF_CLIENT_REQUEST, /* who sends none is nobody, and may read */
+    CONF_CLIENT_REQUIRE  /* who sends none is refused */
+};
+
+/* TLS of a listener without a proxy. Files of PEM, read again when they change. */
+struct conf_tls {
+    const char *certificate; /* the server's, with its chain behind it */
+    const char *key;
+    const char *client_ca; /* the certificates of clients, each itself; NULL: CONF_CLIENT_ANYONE */
+    enum conf_client client; /* default with client_ca: CONF_CLIENT_REQUIRE */
+};
+
 struct conf_listener {
     const char *address; /* unix:/PATH, HOST:PORT or [HOST]:PORT, as it was written */
     const char *path;    /* what follows "unix:"; NULL: TCP */
@@ -36,6 +51,7 @@ struct conf_listener {
     const char *socket_group;    /* as it was written; NULL: the group that the process has */
     gid_t socket_gid;            /* looked up */
     const char *identity;        /* metadata key in lower case that names the client; NULL: none */
+    const struct conf_tls *tls;  /* NULL: in the clear */
 };
 
 /* What a fetch is answered while the external CAS cannot be asked. */
@@ -113,6 +129,9 @@ void conf_set_defaults(struct conf *conf);
 void conf_listener_set_defaults(struct conf_listener *listener);
 void conf_instance_set_defaults(struct conf_instance *instance);
 
+/* Whether clients have an identity at LISTENER, by which they can be on lists. */
+bool conf_listener_tells_identity(const struct conf_listener *listener);
+
 /* Whether FUNCTION is among the digest functions of INSTANCE. */
 bool conf_instance_serves(const struct conf_instance *instance, enum digest_function function);
 
@@ -126,15 +145,15 @@ bool conf_instance_is_written(const struct conf *conf, const struct conf_instanc
 void conf_fini(struct conf *conf);
 
 /* What the command line asks for. */
-enum conf_action { CONF_SERVE, CONF_CHECK, CONF_HELP, CONF_VERSION };
+enum conf_action { CONF_SERVE, CONF_CHECK, CONF_PRINT, CONF_HELP, CONF_VERSION };
 
 /*
  * Takes the command line, that of `assetd --config FILE [--check]` and that of bst-artifact-server
  * alike, and fills CONF from it (by conf_load where a file is named; CONF_HELP and CONF_VERSION
- * leave it empty). Long options take `--port 1` and `--port=1`. Warnings go to stderr. The caller
- * gives CONF to conf_fini, on failure too; its strings point into ARGV as well. ERR_INVALID is a
- * usage error (exit status 2), anything else a configuration that cannot be used (exit status 1).
- * ACTION is set unless it is a usage error.
+ * leave it empty; with CONF_PRINT all paths in it are whole ones). Long options take `--port 1` and
+ * `--port=1`. Warnings go to stderr. The caller gives CONF to conf_fini, on failure too; its
+ * strings point into ARGV as well. ERR_INVALID is a usage error (exit status 2), anything else a
+ * configuration that cannot be used (exit status 1). ACTION is set unless it is a usage error.
  */
 int conf_from_arguments(int argc, char **argv, struct conf *conf, enum conf_action *action,
                         struct err *err);

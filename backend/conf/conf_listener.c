@@ -130,6 +130,7 @@ static const struct schema_key listener_keys[] = {
     {"socket-group", .read = read_socket_group},
     {"identity", .field = IN_LISTENER(identity), .read = schema_checked_text,
      .check = check_metadata_key},
+    {"tls", .field = IN_LISTENER(tls), .read = conf_read_tls},
     {.name = NULL},
 };
 /* clang-format on */
@@ -165,5 +166,5 @@ bool conf_keep_listener(struct conf_listener *listener, struct arena *arena)
         listener->path = listener->address + (listener->path - address);
     return conf_keep_names(&listener->instances, arena) &&
            conf_keep_text(&listener->socket_group, arena) &&
-           conf_keep_text(&listener->identity, arena);
+           conf_keep_text(&listener->identity, arena) && conf_keep_tls(&listener->tls, arena);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the parts of reading a configuration share: conf.c has the file as a whole, conf_listener.c,
- * conf_instance.c and conf_cas.c the mappings of these names.
+ * conf_tls.c, conf_instance.c and conf_cas.c the mappings of these names.
  */
 #ifndef ASSETD_CONF_CONF_PRIVATE_H
 #define ASSETD_CONF_CONF_PRIVATE_H
@@ -21,6 +21,8 @@ void conf_read_listeners(const struct schema_key *key, const struct yaml_node *n
                          struct faults *faults); /* the listeners of a struct conf */
 void conf_read_instances(const struct schema_key *key, const struct yaml_node *node, void *target,
                          struct faults *faults); /* its instances */
+void conf_read_tls(const struct schema_key *key, const struct yaml_node *node, void *field,
+                   struct faults *faults); /* const struct conf_tls * */
 void conf_read_cas(
     const struct schema_key *key, const struct yaml_node *node, void *field,
     struct faults *faults); /* const struct conf_cas *; instance_name is NULL by default */
@@ -28,6 +30,9 @@ void conf_read_cas(
 /* The members of a list that must have one, and room for as many structures of SIZE bytes. */
 void *conf_read_members(const struct yaml_node *node, size_t size, const struct yaml_node **first,
                         struct faults *faults);
+
+/* Sets what the keys that are there mean for those that are not. */
+void conf_tls_set_defaults(struct conf_tls *tls);
 
 /* A schema_checked_text that leaves NULL where the text is faulty, whatever the default. */
 void conf_read_name(const struct schema_key *key, const struct yaml_node *node, void *field,
@@ -45,6 +50,7 @@ int conf_check_path(const char *path, const char *example, struct err *err);
  */
 bool conf_keep_text(const char **text, struct arena *arena);
 bool conf_keep_names(struct conf_names *names, struct arena *arena);
+bool conf_keep_tls(const struct conf_tls **tls, struct arena *arena);
 bool conf_keep_listener(struct conf_listener *listener, struct arena *arena);
 bool conf_keep_instance(struct conf_instance *instance, struct arena *arena);
 

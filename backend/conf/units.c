@@ -12,7 +12,6 @@ struct unit {
     int64_t factor;
 };
 
-/* What is written, largest first, comes before what is only read. */
 static const struct unit size_units[] = {
     {"TiB", INT64_C(1) << 40},
     {"GiB", INT64_C(1) << 30},
@@ -98,11 +97,14 @@ int units_number(const char *text, int64_t *number, struct err *err)
 
 static char *print_units(const struct unit *units, int64_t value, char text[UNITS_TEXT_MAX])
 {
-    while (units->factor > 1 && (value < units->factor || value % units->factor != 0))
-        units++;
-    int64_t factor = units->factor > 0 ? units->factor : 1;
-    (void)snprintf(text, UNITS_TEXT_MAX, "%" PRId64 "%s", value / factor,
-                   units->name != NULL ? units->name : "ms");
+    static const struct unit milliseconds = {"ms", 1};
+    const struct unit *best = NULL;
+    for (; units->name != NULL; units++)
+        if (value % units->factor == 0 && (best == NULL || units->factor > best->factor))
+            best = units;
+    if (best == NULL)
+        best = &milliseconds;
+    (void)snprintf(text, UNITS_TEXT_MAX, "%" PRId64 "%s", value / best->factor, best->name);
     return text;
 }
 

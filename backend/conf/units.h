@@ -23,7 +23,7 @@ int units_time(const char *text, const char *unit, int64_t *milliseconds, struct
 /* A whole number, digits only. ERR_INVALID for anything else. */
 int units_number(const char *text, int64_t *number, struct err *err);
 
-/* In the largest binary unit, or unit of time, that leaves no rest. Returns TEXT. */
+/* In the largest unit that leaves no rest. Returns TEXT. */
 char *units_print_size(int64_t bytes, char text[UNITS_TEXT_MAX]);
 char *units_print_time(int64_t milliseconds, char text[UNITS_TEXT_MAX]);
 

@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <yaml.h>
 
+#include "base/utf8.h"
+
 enum {
     FILE_MAX = 256 * 1024,
     LEVELS_MAX = 8,    /* a configuration has four */
@@ -143,6 +145,12 @@ static bool has_control_character(const char *text, size_t size)
         if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
             return true;
     return false;
+}
+
+bool yaml_can_hold(const char *text)
+{
+    size_t size = strlen(text);
+    return utf8_is_text((const uint8_t *)text, size) && !has_control_character(text, size);
 }
 
 /* The path of a mapping's value. The key may be anything, and is made fit to be shown. */

@@ -49,6 +49,9 @@ int yaml_read_file(const char *path, struct arena *arena, const char **text, siz
 struct yaml_node *yaml_read(const char *text, size_t size, struct arena *arena,
                             struct faults *faults);
 
+/* Whether TEXT can stand in a file: UTF-8, without line breaks and other control characters. */
+bool yaml_can_hold(const char *text);
+
 /* The value of KEY; NULL if there is none, or if NODE is NULL or no mapping. */
 const struct yaml_node *yaml_find(const struct yaml_node *node, const char *key);
 

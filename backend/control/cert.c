@@ -19,6 +19,10 @@
 
 enum { MODE_KEY = 0600, MODE_CERTIFICATE = 0644 };
 
+/* Said behind credentials_reload: for certificates it is half of it. */
+static const char by_itself[] =
+    "An assetd that does TLS itself, without nginx, reads it by itself.";
+
 /* --- what all that write have in common --- */
 
 static void say_registered(const struct client *client)
@@ -105,7 +109,7 @@ static int enter(const char *path, const char *name, enum role role, const struc
     if (rc == 0) {
         (void)cert_note_faults(&authorized);
         note_namesakes(&authorized);
-        (void)printf("%s\n", credentials_reload);
+        (void)printf("%s\n%s\n", credentials_reload, by_itself);
     }
     close_lists(&folder, &authorized);
     return rc;
@@ -252,7 +256,7 @@ static int run_server(int argc, char **argv)
                  argv[0], words > 1 ? " and the others" : "");
     (void)printf("Give clients a copy of " SERVER_CERTIFICATE
                  ", which they trust the server by.\n");
-    (void)printf("%s\n", credentials_reload);
+    (void)printf("%s\n%s\n", credentials_reload, by_itself);
     return command_end(EXIT_SUCCESS);
 }
 
@@ -511,7 +515,7 @@ static int run_update(int argc, char **argv)
         return credentials_fail(&err);
     (void)printf("%zu certificate%s in %s/" AUTHORIZED_MAP "\n", count, count == 1 ? "" : "s",
                  path);
-    (void)printf("%s\n", credentials_reload);
+    (void)printf("%s\n%s\n", credentials_reload, by_itself);
     return command_end(status);
 }
 
@@ -546,7 +550,8 @@ static const struct command_table table = {
         "\n"
         "In authorized.crt a line `# client: NAME` or `# client: NAME read` above a\n"
         "certificate names it; one without is named cert- and 16 digits of its fingerprint,\n"
-        "and may write. After each change: nginx -t && systemctl reload nginx\n"};
+        "and may write. After each change: nginx -t && systemctl reload nginx. An assetd that\n"
+        "does TLS itself, without nginx, reads it by itself.\n"};
 
 int group_cert(int argc, char **argv)
 {

@@ -12,7 +12,8 @@ static const char revoked[] =
     "From then on new connections are let in by it no more, and open ones end when their calls "
     "have. That is enough for who has left. A connection that was made before, and had not logged "
     "in yet, still is served as before: against a stolen key or token, systemctl restart nginx, "
-    "which waits up to 30 s for calls under way.";
+    "which waits up to 30 s for calls under way.\n"
+    "Without nginx: an assetd that does TLS itself refuses a certificate from its next call on.";
 
 int credentials_open(struct folder *folder, const char *path, enum folder_use use, struct err *err)
 {

@@ -7,14 +7,27 @@
 
 enum { REQUEST_ID_MAX = 64 };
 
-int access_check(const struct conf_listener *listener, const struct method *method, struct err *err)
+int access_check(const struct conf_listener *listener, const struct method *method,
+                 const char *client, enum role role, struct err *err)
 {
-    if (method->right == METHOD_READ || listener->access != CONF_ACCESS_READ)
+    if (method->right == METHOD_READ)
         return 0;
+    if (listener->access == CONF_ACCESS_READ)
+        return err_set(err, ERR_DENIED,
+                       "listener %s is for reading only: call %s at a listener with write access, "
+                       "such as the push port",
+                       listener->address, method->path);
+    if (role == ROLE_WRITE)
+        return 0;
+    if (*client == '\0')
+        return err_set(err, ERR_DENIED,
+                       "listener %s takes writes from registered clients only, and no client "
+                       "certificate was sent: set client-cert and client-key",
+                       listener->address);
     return err_set(err, ERR_DENIED,
-                   "listener %s is for reading only: call %s at a listener with write access, such "
-                   "as the push port",
-                   listener->address, method->path);
+                   "client %s is registered to read only: the server's operator can change that in "
+                   "authorized.crt, by `assetctl cert revoke` and `assetctl cert add`",
+                   client);
 }
 
 /* The one value of KEY; NULL if there is none or more than one. */

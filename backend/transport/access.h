@@ -7,11 +7,15 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "credential/role.h"
 #include "service/call.h"
 
-/* ERR_DENIED, with what to do, if LISTENER does not let METHOD in. */
+/*
+ * ERR_DENIED, with what to do, if LISTENER does not let METHOD in, or not for CLIENT, who is "" for
+ * nobody: ROLE is what that client may do. Without TLS of our own all may do what LISTENER lets.
+ */
 int access_check(const struct conf_listener *listener, const struct method *method,
-                 struct err *err);
+                 const char *client, enum role role, struct err *err);
 
 /*
  * The identity that METADATA names on LISTENER, in ARENA: the value of the listener's identity key

@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grpc/grpc_security.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,14 +17,6 @@
 
 /* Where the sockets are by the configuration as shipped; made by tmpfiles.d(5). */
 #define SHIPPED_DIRECTORY "/run/assetd"
-
-static int add_port(grpc_server *server, const struct conf_listener *listener)
-{
-    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
-    int port = grpc_server_add_http2_port(server, listener->address, plain);
-    grpc_server_credentials_release(plain);
-    return port;
-}
 
 /* --- unix sockets --- */
 
@@ -95,13 +86,14 @@ static int explain_socket(const struct conf_listener *listener, struct err *err)
                    listener->address, user, directory);
 }
 
-static int bind_unix(grpc_server *server, const struct conf_listener *listener, struct err *err)
+static int bind_unix(grpc_server *server, const struct conf_listener *listener,
+                     grpc_server_credentials *credentials, struct err *err)
 {
     int rc = clear_path(listener->path, err);
     if (rc != 0)
         return rc;
     mode_t mask = umask(0177); /* until group and mode are right, only our own user gets in */
-    int port = add_port(server, listener);
+    int port = grpc_server_add_http2_port(server, listener->address, credentials);
     (void)umask(mask);
     if (port == 0)
         return explain_socket(listener, err);
@@ -130,9 +122,12 @@ static int explain_port(const char *address, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "%s: cannot listen there", address);
 }
 
-int listener_bind(grpc_server *server, const struct conf_listener *listener, struct err *err)
+int listener_bind(grpc_server *server, const struct conf_listener *listener,
+                  grpc_server_credentials *credentials, struct err *err)
 {
     if (listener->path != NULL)
-        return bind_unix(server, listener, err);
-    return add_port(server, listener) != 0 ? 0 : explain_port(listener->address, err);
+        return bind_unix(server, listener, credentials, err);
+    return grpc_server_add_http2_port(server, listener->address, credentials) != 0
+               ? 0
+               : explain_port(listener->address, err);
 }

@@ -115,6 +115,20 @@ static int arm_methods(struct server_listener *listener, struct err *err)
     return 0;
 }
 
+static int bind_listener(struct server_listener *listener, const struct conf_listener *conf,
+                         struct err *err)
+{
+    int rc = conf->tls != NULL ? tls_open(conf, &listener->tls, err) : 0;
+    if (rc != 0)
+        return rc;
+    grpc_server_credentials *credentials = listener->tls != NULL
+                                               ? tls_credentials(listener->tls)
+                                               : grpc_insecure_server_credentials_create();
+    rc = listener_bind(listener->core, conf, credentials, err);
+    grpc_server_credentials_release(credentials);
+    return rc;
+}
+
 /* What was made is left in the listener, for stop_listeners to take down. */
 static int open_listener(struct server *server, struct server_listener *listener,
                          grpc_resource_quota *memory, struct err *err)
@@ -127,7 +141,7 @@ static int open_listener(struct server *server, struct server_listener *listener
     grpc_server_register_completion_queue(listener->core, listener->queue, NULL);
     int rc = register_methods(listener, err);
     if (rc == 0)
-        rc = listener_bind(listener->core, &conf->listeners[listener->index], err);
+        rc = bind_listener(listener, &conf->listeners[listener->index], err);
     return rc;
 }
 
@@ -259,6 +273,13 @@ void server_follow(struct server *server, const struct services *next)
     atomic_store(&server->services, next);
 }
 
+void server_refresh(struct server *server)
+{
+    for (size_t i = 0; i < server->count; i++)
+        if (server->listeners[i].tls != NULL)
+            tls_refresh(server->listeners[i].tls);
+}
+
 void server_stop(struct server *server, int64_t grace)
 {
     if (server == NULL)
@@ -271,6 +292,8 @@ void server_stop(struct server *server, int64_t grace)
     }
     watchdog_stop(server->watchdog);
     rpc_queue_free(server->queue);
+    for (size_t i = 0; i < server->count; i++)
+        tls_close(server->listeners[i].tls);
     metrics_stop(server->metrics);
     metrics_calls_fini(&server->calls);
     message_space_free(server->space);

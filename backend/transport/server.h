@@ -23,6 +23,9 @@ int server_start(const struct services *services, int64_t watchdog, struct serve
  */
 void server_follow(struct server *server, const struct services *next);
 
+/* Looks at the files of certificates, of all listeners that have any. One thread. */
+void server_refresh(struct server *server);
+
 /*
  * Takes no more calls, waits GRACE milliseconds for those in flight, cancels what is left a second
  * later, when the clients know of the stop, and frees the server. Handlers have all ended when it

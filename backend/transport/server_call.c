@@ -28,6 +28,7 @@ struct server_call {
     struct arena message_memory; /* of one received message of a stream */
     struct rpc_tag tag;          /* of the one batch that is under way */
     struct rpc_tag close_tag;    /* of the close of a stream, or of what is watched */
+    enum role role;              /* what the client may do, where the listener lets it */
     int closed_by_client;        /* filled by the core with the close */
     atomic_uint references;      /* the row of events, and the close if it has a tag of its own */
     bool sent_metadata;
@@ -496,7 +497,7 @@ bool server_call_has_request(const struct method *method)
 static int admit(struct server_call *call, struct err *err)
 {
     const struct method *method = call->call.method;
-    int rc = access_check(call->call.listener, method, err);
+    int rc = access_check(call->call.listener, method, call->call.identity, call->role, err);
     if (rc != 0 || !server_call_has_request(method))
         return rc;
     if (call->received == NULL)
@@ -504,12 +505,28 @@ static int admit(struct server_call *call, struct err *err)
     return take_message(call, &call->arena, err);
 }
 
+/* Who calls: by TLS of our own, else as the proxy says. Both texts are there afterwards. */
+static int identify(struct server_call *call, struct err *err)
+{
+    struct tls *tls = call->method->listener->tls;
+    const char *identity = NULL, *request_id = access_request_id(&call->metadata, &call->arena);
+    int rc = 0;
+    call->role = ROLE_WRITE;
+    if (tls != NULL && tls_knows_clients(tls))
+        rc = tls_identify(tls, call->core, &call->arena, &identity, &call->role, err);
+    else
+        identity = access_identity(call->call.listener, &call->metadata, &call->arena);
+    if (rc == 0 && (identity == NULL || request_id == NULL))
+        rc = err_no_memory(err, "a call");
+    call->call.identity = rc == 0 ? identity : "";
+    call->call.request_id = request_id != NULL ? request_id : "";
+    return rc;
+}
+
 static void start_handler(struct server_call *call)
 {
     struct err err;
-    if (call->call.identity == NULL || call->call.request_id == NULL) {
-        call->call.identity = call->call.request_id = "";
-        (void)err_no_memory(&err, "a call");
+    if (identify(call, &err) != 0) {
         call_fail(&call->call, &err);
     } else if (atomic_load(&call->method->listener->flight->stopping)) {
         finish(call, GRPC_STATUS_UNAVAILABLE, "the server is stopping: try again");
@@ -531,8 +548,6 @@ static void begin(struct server_call *call)
         .method = call->method->method != NULL ? call->method->method : &unknown_method,
         .services = services,
         .listener = conf,
-        .identity = access_identity(conf, &call->metadata, &call->arena),
-        .request_id = access_request_id(&call->metadata, &call->arena),
         .arena = &call->arena,
     };
     if (is_unary(call)) {

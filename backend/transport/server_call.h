@@ -21,6 +21,7 @@
 #include "service/services.h"
 #include "transport/flight.h"
 #include "transport/metrics.h"
+#include "transport/tls.h"
 
 struct server_call;
 
@@ -36,6 +37,7 @@ struct server_listener {
     const struct services *_Atomic *services; /* a call loads them once, when it comes */
     size_t index;                             /* in the listeners of their configuration */
     grpc_server *core;
+    struct tls *tls; /* NULL: in the clear */
     grpc_completion_queue *queue;
     struct server_method *methods; /* method_count, and one more for unknown ones */
     struct metrics_calls *calls;

@@ -18,6 +18,21 @@
 
 enum { TCP_STATE_LISTEN = 0x0a }; /* include/net/tcp_states.h of Linux */
 
+static bool has_ipv6(void)
+{
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno != EAFNOSUPPORT;
+    (void)close(fd);
+    return true;
+}
+
+/* Whether ADDRESS stands for all addresses, of IPv4 as well. */
+static bool is_all(const struct address *address)
+{
+    return address->has_ip && memcmp(address->ip, &in6addr_any, sizeof(address->ip)) == 0;
+}
+
 static int resolve(const char *text, struct addrinfo **found, struct err *err)
 {
     struct address address;
@@ -25,7 +40,9 @@ static int resolve(const char *text, struct addrinfo **found, struct err *err)
     if (rc != 0)
         return rc;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-    rc = getaddrinfo(address.host, strrchr(text, ':') + 1, &hints, found);
+    /* All there are, then. The core does the same. */
+    const char *host = is_all(&address) && !has_ipv6() ? "0.0.0.0" : address.host;
+    rc = getaddrinfo(host, strrchr(text, ':') + 1, &hints, found);
     return rc == 0 ? 0 : err_set(err, ERR_INVALID, "%s: %s", text, gai_strerror(rc));
 }
 

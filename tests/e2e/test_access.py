@@ -5,10 +5,10 @@ import concurrent.futures
 
 import pytest
 
+from lib.certificates import make_pair
 from lib.client import fails, missing_of
 from lib.content import digest_of, noise
 from lib.ports import free_port
-from nginx.certificates import make_pair
 
 DATA = b"what everyone tries to write"
 DIGEST = digest_of(DATA)

@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from lib.certificates import fingerprint, make_pair
 from lib.server import ASSETCTL, PATIENCE, run_assetctl
-from nginx.certificates import fingerprint, make_pair
 
 LISTS = {"authorized.crt", "clients.map", "tokens.map"}
 

@@ -14,6 +14,7 @@ import pytest
 from lib.client import fails
 from lib.content import digest_of
 from lib.ports import free_port
+from lib.processes import as_anyone
 from lib.server import ASSETD, PATIENCE, StartError, files_below, run_assetd
 
 
@@ -115,13 +116,6 @@ def test_a_stale_socket_is_replaced(assetd, folder):
 def user():
     """By the name in messages."""
     return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
-
-
-def as_anyone():
-    """The prefix of a server that the modes of files hold for, whoever runs the tests."""
-    if os.getuid() != 0:
-        return []
-    return ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def test_the_directory_of_a_socket_that_is_missing_is_named(assetd, folder):
@@ -288,8 +282,22 @@ def test_a_foreign_cas_is_left_alone(assetd, folder):
     assert files_below(folder / "storage" / "cas") == ["objects/ab/cdef"]
     assert (objects / "cdef").read_bytes() == b"of the old server" * 1000
     assert (folder / "storage" / "assetd" / "cas" / "format").is_file()
-    warnings = [line for line in server.log().splitlines() if "level=warning" in line]
-    assert len([line for line in warnings if str(folder / "storage" / "cas") in line]) == 1
+    (line,) = [line for line in server.log().splitlines() if "level=warning" in line]
+    assert f" event=storage-foreign path={folder}/storage/cas " in line
+    assert f"assetctl import-casd {folder}/storage {folder}/storage;" in line
+
+
+def test_a_foreign_cas_of_something_else_is_left_alone(assetd, folder):
+    """What is not the old server's cannot be imported."""
+    other = folder / "storage" / "cas"
+    other.mkdir(parents=True)
+    (other / "precious").write_bytes(b"of something else")
+    server = assetd(instances=[{"name": "", "storage": str(folder / "storage")}])
+    server.client().upload(b"x")
+    assert files_below(other) == ["precious"]
+    (line,) = [line for line in server.log().splitlines() if "level=warning" in line]
+    assert f" event=storage-foreign path={folder}/storage/cas " in line
+    assert "import" not in line
 
 
 def test_a_newer_format_is_refused(server):
@@ -475,6 +483,11 @@ def test_each_line_has_its_priority_in_the_journal(folder, arguments, priorities
         ("--port", "1234", "--quota", "lots", "repo"),
         ("--port", "1234", "--log-level", "loud", "repo"),
         ("--config", "x.yaml", "--port", "1234"),
+        ("--config", "x.yaml", "--check", "--print-config"),
+        ("--print-config",),
+        ("--port", "1234", "--server-key", "k", "repo"),
+        ("--port", "1234", "--server-cert", "c", "repo"),
+        ("--port", "1234", "--client-certs", "a", "repo"),
         ("repo",),
     ],
     ids=" ".join,
@@ -512,7 +525,7 @@ def test_a_configuration_that_may_not_be_read(folder):
 def test_help_and_version():
     done = run_assetd("--help")
     assert done.returncode == 0
-    for option in ("--config", "--check", "--port", "--enable-push", "--quota", "--index-only"):
+    for option in ("--config", "--port", "--server-key", "--client-certs", "--print-config"):
         assert option in done.stdout
     done = run_assetd("--version")
     assert done.returncode == 0

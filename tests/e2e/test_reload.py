@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGHUP: what is taken over while calls go on, what needs a restart, what is kept of a bad file."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -96,9 +97,15 @@ def test_a_signal_before_it_serves_is_not_lost_and_does_not_end_it(assetd):
 
 
 def blocks_hangup(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        blocked = next(line.split()[1] for line in status if line.startswith("SigBlk"))
-    return int(blocked, 16) >> (signal.SIGHUP - 1) & 1
+    """In any of its threads: to the one that waits for the signal, it is not blocked."""
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/status"):
+        lines = []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends
+            lines = path.read_text(encoding="ascii").splitlines()
+        blocked = next((line.split()[1] for line in lines if line.startswith("SigBlk")), "0")
+        if int(blocked, 16) >> (signal.SIGHUP - 1) & 1:
+            return True
+    return False
 
 
 def test_a_check_reloads_and_makes_nothing(server):

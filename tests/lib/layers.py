@@ -13,7 +13,7 @@ MAY_INCLUDE = {
     "rpc": {"base", "rpc"},
     "remote": {"base", "conf", "store", "rpc", "remote"},
     "service": {"base", "conf", "store", "remote", "service"},
-    "transport": {"base", "conf", "rpc", "service", "transport"},
+    "transport": {"base", "conf", "rpc", "credential", "service", "transport"},
     "credential": {"base", "credential"},
     "control": {"base", "conf", "store", "remote", "credential", "control"},
     "": {"base", "conf", "store", "rpc", "remote", "service", "transport", "control"},

@@ -40,15 +40,15 @@ def kept_keys(log):
 
 
 @contextlib.contextmanager
-def load(server, turn):
+def load(server, turn, connect=None):
     """
     Meanwhile clients call TURN(client, number, count) again and again, with their own number and how
-    many turns they have had, which is yielded for all. None may fail.
+    many turns they have had, which is yielded for all. None may fail. CONNECT makes a client.
     """
     stop, failures, counts = threading.Event(), [], [0] * CLIENTS
 
     def run(number):
-        client = server.client()
+        client = connect() if connect else server.client()
         try:
             while not stop.is_set():
                 turn(client, number, counts[number])

@@ -7,9 +7,9 @@ import re
 import shutil
 from typing import NamedTuple
 
+from lib.certificates import make_pair
 from lib.folders import new_folder
 from lib.server import run_assetctl
-from nginx.certificates import make_pair
 
 # The host names of all sites.
 HOSTS = ["localhost", "127.0.0.1", "kernel.example.com"]

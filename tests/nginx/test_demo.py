@@ -13,9 +13,9 @@ import yaml
 
 from lib import processes
 from lib.api import health, health_grpc
+from lib.certificates import fingerprint, make_pair
 from lib.server import ASSETD, CHECKOUT, PATIENCE, wait_until
 from lib.site import Keys
-from nginx.certificates import fingerprint, make_pair
 from nginx.front import SHIPPED
 
 UP = CHECKOUT / "deploy" / "demo" / "up.sh"

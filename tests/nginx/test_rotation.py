@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Credentials that are added, revoked, replaced while nginx runs: they count from the reload on."""
 
-from nginx.certificates import make_pair
+from lib.certificates import make_pair
 from nginx.clients import Http2
 from nginx.credentials import Caller
 from nginx.methods import FETCH, PUSH

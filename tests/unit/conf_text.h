@@ -123,6 +123,49 @@ static inline void assert_printed_for(const char *expected, const char *format, 
 #define CAS_AT(address) "    index-only: true\n    cas:\n      address: \"" address "\"\n"
 #define CAS             CAS_AT("grpc://buildbarn:8980")
 
+/* Every key there is, none with its default. Some are for files that must be there. */
+#define EVERY_KEY                                                                   \
+    "listeners:\n"                                                                  \
+    "  - address: unix:/nowhere/pull.sock\n"                                        \
+    "    access: read\n"                                                            \
+    "    instances: ['', team/kernel]\n"                                            \
+    "    socket-mode: '0600'\n"                                                     \
+    "    socket-group: www-data\n"                                                  \
+    "    identity: x-client-identity\n"                                             \
+    "  - {address: '[::1]:8980', access: write, identity: who}\n"                   \
+    "  - address: '[::]:11002'\n"                                                   \
+    "    access: write\n"                                                           \
+    "    tls: {certificate: /etc/passwd, key: /etc/group, client-ca: /etc/hosts,\n" \
+    "          client: request}\n"                                                  \
+    "instances:\n"                                                                  \
+    "  - name: ''\n"                                                                \
+    "    storage: /nowhere/main\n"                                                  \
+    "    index-only: false\n"                                                       \
+    "    quota: 50GiB\n"                                                            \
+    "    index-quota: 2MB\n"                                                        \
+    "    expire-after: 90d\n"                                                       \
+    "    digest-functions: [sha512, sha256, sha1, sha384]\n"                        \
+    "  - name: team/kernel\n"                                                       \
+    "    storage: /nowhere/kernel\n"                                                \
+    "    index-only: true\n"                                                        \
+    "    cas:\n"                                                                    \
+    "      address: grpcs://[2001:db8::1]:8980\n"                                   \
+    "      instance-name: ''\n"                                                     \
+    "      tls: {ca: /etc/passwd, certificate: /etc/group,\n"                       \
+    "            key: /etc/hosts}\n"                                                \
+    "      token-file: /etc/nsswitch.conf\n"                                        \
+    "      trust: 0s\n"                                                             \
+    "      timeout: 30s\n"                                                          \
+    "      connections: 64\n"                                                       \
+    "      on-unavailable: serve\n"                                                 \
+    "    push: [ci-kernel]\n"                                                       \
+    "    pull: [ci-kernel, alice@example.org]\n"                                    \
+    "limits: {message: 4MiB, streams: 100}\n"                                       \
+    "threads: {pollers: 2, workers: 64}\n"                                          \
+    "shutdown-grace: 1m\n"                                                          \
+    "metrics: {address: 'localhost:8982'}\n"                                        \
+    "log: {level: trace}\n"
+
 struct fault_case {
     const char *text;
     const char *expected;

@@ -105,6 +105,7 @@ static void ask_test(struct stub_call *call, struct stub_answer *answer)
         .authorization = find_authorization(call, &arena),
         .peer = peer,
         .message = slices_join(runs, count, &arena),
+        .core = call->core,
     };
     call->server->answer(call->server, &request, answer);
     gpr_free(peer);

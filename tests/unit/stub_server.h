@@ -17,6 +17,7 @@ struct stub_request {
     const char *authorization; /* the metadata of that name; "" if there is none */
     const char *peer;          /* tells connections apart */
     struct span message;
+    grpc_call *core;
 };
 
 enum { STUB_MESSAGES_MAX = 4 };

@@ -22,6 +22,7 @@ static void test_defaults(void **state)
     assert_int_equal(listener->socket_mode, 0660);
     assert_null(listener->socket_group);
     assert_null(listener->identity);
+    assert_null(listener->tls);
     assert_int_equal(conf->instance_count, 1);
     const struct conf_instance *instance = &conf->instances[0];
     assert_string_equal(instance->name, "");
@@ -42,6 +43,34 @@ static void test_defaults(void **state)
     assert_int_equal(conf->shutdown_grace, 5000);
     assert_null(conf->metrics_address);
     assert_int_equal(conf->log_level, LOG_LEVEL_INFO);
+    unload(&loaded);
+}
+
+static void test_defaults_of_tls(void **state)
+{
+    (void)state;
+    static const char text[] = "listeners:\n"
+                               "  - address: '[::]:1'\n"
+                               "    tls: {certificate: /etc/passwd, key: /etc/group}\n"
+                               "  - address: '[::]:2'\n"
+                               "    tls:\n"
+                               "      client-ca: /etc/hosts\n"
+                               "      key: /etc/group\n"
+                               "      certificate: /etc/passwd\n" INSTANCES;
+    struct loaded loaded;
+    load(text, strlen(text), &loaded);
+    assert_string_equal(loaded.printed, "");
+    assert_int_equal(loaded.rc, 0);
+    const struct conf_tls *tls = loaded.conf.listeners[0].tls;
+    assert_non_null(tls);
+    assert_null(tls->client_ca);
+    assert_int_equal(tls->client, CONF_CLIENT_ANYONE);
+    assert_false(conf_listener_tells_identity(&loaded.conf.listeners[0]));
+    tls = loaded.conf.listeners[1].tls;
+    assert_non_null(tls);
+    assert_string_equal(tls->client_ca, "/etc/hosts");
+    assert_int_equal(tls->client, CONF_CLIENT_REQUIRE);
+    assert_true(conf_listener_tells_identity(&loaded.conf.listeners[1]));
     unload(&loaded);
 }
 
@@ -114,7 +143,7 @@ static void test_nothing_is_kept_of_a_faulty_file(void **state)
 
 static void assert_every_listener_key(const struct conf *conf)
 {
-    assert_int_equal(conf->listener_count, 2);
+    assert_int_equal(conf->listener_count, 3);
     const struct conf_listener *pull = &conf->listeners[0];
     assert_int_equal(pull->access, CONF_ACCESS_READ);
     assert_false(pull->instances.any);
@@ -131,6 +160,13 @@ static void assert_every_listener_key(const struct conf *conf)
     assert_int_equal(push->access, CONF_ACCESS_WRITE);
     assert_true(push->instances.any);
     assert_string_equal(push->identity, "who");
+    assert_null(push->tls);
+    const struct conf_tls *tls = conf->listeners[2].tls;
+    assert_non_null(tls);
+    assert_string_equal(tls->certificate, "/etc/passwd");
+    assert_string_equal(tls->key, "/etc/group");
+    assert_string_equal(tls->client_ca, "/etc/hosts");
+    assert_int_equal(tls->client, CONF_CLIENT_REQUEST);
 }
 
 static void assert_every_cas_key(const struct conf_cas *cas)
@@ -177,44 +213,8 @@ static void assert_every_instance_key(const struct conf *conf)
 static void test_every_key(void **state)
 {
     (void)state;
-    static const char text[] = "listeners:\n"
-                               "  - address: unix:/nowhere/pull.sock\n"
-                               "    access: read\n"
-                               "    instances: ['', team/kernel]\n"
-                               "    socket-mode: '0600'\n"
-                               "    socket-group: www-data\n"
-                               "    identity: x-client-identity\n"
-                               "  - {address: '[::1]:8980', access: write, identity: who}\n"
-                               "instances:\n"
-                               "  - name: ''\n"
-                               "    storage: /nowhere/main\n"
-                               "    index-only: false\n"
-                               "    quota: 50GiB\n"
-                               "    index-quota: 2MB\n"
-                               "    expire-after: 90d\n"
-                               "    digest-functions: [sha512, sha256, sha1, sha384]\n"
-                               "  - name: team/kernel\n"
-                               "    storage: /nowhere/kernel\n"
-                               "    index-only: true\n"
-                               "    cas:\n"
-                               "      address: grpcs://[2001:db8::1]:8980\n"
-                               "      instance-name: ''\n"
-                               "      tls: {ca: /etc/passwd, certificate: /etc/group,\n"
-                               "            key: /etc/hosts}\n"
-                               "      token-file: /etc/nsswitch.conf\n"
-                               "      trust: 0s\n"
-                               "      timeout: 30s\n"
-                               "      connections: 64\n"
-                               "      on-unavailable: serve\n"
-                               "    push: [ci-kernel]\n"
-                               "    pull: [ci-kernel, alice@example.org]\n"
-                               "limits: {message: 4MiB, streams: 100}\n"
-                               "threads: {pollers: 2, workers: 64}\n"
-                               "shutdown-grace: 1m\n"
-                               "metrics: {address: 'localhost:8982'}\n"
-                               "log: {level: trace}\n";
     struct loaded loaded;
-    load(text, strlen(text), &loaded);
+    load(EVERY_KEY, strlen(EVERY_KEY), &loaded);
     assert_string_equal(loaded.printed, "");
     assert_int_equal(loaded.rc, 0);
     assert_every_listener_key(&loaded.conf);
@@ -414,7 +414,7 @@ static void test_all_faults_at_once(void **state)
                    "4:13: listeners[0].access: admin is only for unix sockets, whose mode says who "
                    "may connect; change the address to unix:/PATH\n"
                    "5:5: listeners[0].acess: is no key here; did you mean access? Allowed are "
-                   "address, access, instances, socket-mode, socket-group, identity\n"
+                   "address, access, instances, socket-mode, socket-group, identity, tls\n"
                    "6:14: listeners[1].address: \"nowhere\" is no address; write unix:/PATH, "
                    "HOST:PORT or [HOST]:PORT\n"
                    "7:15: listeners[1].identity: \"A\" is no metadata key; it is 1 to 64 of a-z "
@@ -524,6 +524,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_defaults_of_tls),
         cmocka_unit_test(test_defaults_of_a_cas),
         cmocka_unit_test(test_no_more_is_kept_than_is_needed),
         cmocka_unit_test(test_nothing_is_kept_of_a_faulty_file),

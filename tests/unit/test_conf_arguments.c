@@ -109,22 +109,65 @@ static void test_all_of_the_old_server(void **state)
     }
 }
 
-static void test_warnings(void **state)
+static void test_tls_of_the_old_server(void **state)
 {
     (void)state;
     struct taken taken;
-    take("assetd -p 11002 --enable-push --index-only cache", &taken);
+    take("bst-artifact-server --port 11001 --server-key k --server-cert c cache", &taken);
     assert_int_equal(taken.rc, 0);
-    assert_true(taken.conf.instances[0].index_only);
-    assert_string_equal(taken.printed,
-                        "--enable-push: warning: anyone who can reach [::]:11002 can write, "
-                        "without TLS; add --bind 127.0.0.1, with nginx in front\n");
+    assert_string_equal(taken.printed, "");
+    const struct conf_listener *listener = &taken.conf.listeners[0];
+    assert_int_equal(listener->access, CONF_ACCESS_READ);
+    assert_non_null(listener->tls);
+    assert_string_equal(listener->tls->certificate, "c");
+    assert_string_equal(listener->tls->key, "k");
+    assert_null(listener->tls->client_ca);
+    assert_int_equal(listener->tls->client, CONF_CLIENT_ANYONE);
     conf_fini(&taken.conf);
-    take("assetd -p 11002 --index-only --quota 5GiB cache", &taken);
+    take("bst-artifact-server --port 11002 --server-key k --server-cert c --client-certs a "
+         "--enable-push cache",
+         &taken);
     assert_int_equal(taken.rc, 0);
-    assert_string_equal(taken.printed, "--quota: warning: is that of the CAS, and does nothing "
-                                       "with --index-only\n");
+    assert_string_equal(taken.printed, "");
+    listener = &taken.conf.listeners[0];
+    assert_int_equal(listener->access, CONF_ACCESS_WRITE);
+    assert_non_null(listener->tls);
+    assert_string_equal(listener->tls->client_ca, "a");
+    assert_int_equal(listener->tls->client, CONF_CLIENT_REQUIRE);
     conf_fini(&taken.conf);
+    take("bst-artifact-server --port 11001 cache", &taken);
+    assert_int_equal(taken.rc, 0);
+    assert_null(taken.conf.listeners[0].tls);
+    conf_fini(&taken.conf);
+}
+
+static void test_warnings(void **state)
+{
+    (void)state;
+#define ANYONE(more)                                                                       \
+    "--enable-push: warning: anyone who can reach [::]:11002 can write; add " more ", or " \
+    "--bind 127.0.0.1 with nginx in front\n"
+    static const struct {
+        const char *line;
+        const char *expected;
+    } cases[] = {
+        {"assetd -p 11002 --enable-push --index-only cache",
+         ANYONE("--server-key, --server-cert and --client-certs")},
+        {"assetd -p 11002 --enable-push --server-key k --server-cert c cache",
+         ANYONE("--client-certs FILE")},
+        {"assetd -p 11002 --enable-push --server-key k --server-cert c --client-certs a cache", ""},
+        {"assetd -p 11002 --enable-push --bind 127.0.0.1 cache", ""},
+        {"assetd -p 11002 --server-key k --server-cert c cache", ""},
+        {"assetd -p 11002 --index-only --quota 5GiB cache",
+         "--quota: warning: is that of the CAS, and does nothing with --index-only\n"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct taken taken;
+        take(cases[i].line, &taken);
+        assert_int_equal(taken.rc, 0);
+        assert_string_equal(taken.printed, cases[i].expected);
+        conf_fini(&taken.conf);
+    }
 }
 
 static void test_files(void **state)
@@ -167,12 +210,41 @@ static void test_help_and_version(void **state)
     conf_fini(&taken.conf);
 }
 
+static void test_printing(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "assetd -p 1 --print-config cache",
+        "assetd --print-config --config config/minimal.yaml",
+    };
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        struct taken taken;
+        take(lines[i], &taken);
+        assert_int_equal(taken.rc, 0);
+        assert_int_equal(taken.action, CONF_PRINT);
+        assert_true(taken.conf.listener_count > 0);
+        conf_fini(&taken.conf);
+    }
+}
+
+/* The text of --help for PROGRAM, which is of short lines. */
+static void take_usage(const char *program, char *text, size_t size)
+{
+    int saved;
+    begin_capture(STDOUT_FILENO, &saved);
+    conf_print_usage(program);
+    end_capture(STDOUT_FILENO, saved, text, size);
+    for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1) {
+        assert_non_null(strchr(line, '\n'));
+        assert_true(strcspn(line, "\n") <= 80);
+    }
+}
+
 static void test_usage_names_every_option(void **state)
 {
     (void)state;
+    static const char *const programs[] = {"/usr/bin/assetd", "bst-artifact-server"};
     static const char *const expected[] = {
-        "usage: assetd --config FILE [--check]\n",
-        "       assetd --port N [OPTION]... REPO\n",
         "--config FILE ",
         "--check ",
         "-p, --port N ",
@@ -184,29 +256,49 @@ static void test_usage_names_every_option(void **state)
         "--server-key FILE ",
         "--server-cert FILE ",
         "--client-certs FILE ",
+        "--print-config ",
         "--help ",
         "--version ",
+        "(default: 10GB)",
+        "(default: all)",
+        "(default: warning)",
+        "(default: read only)",
     };
     char text[4096];
-    int saved;
-    begin_capture(STDOUT_FILENO, &saved);
-    conf_print_usage("/usr/bin/assetd");
-    end_capture(STDOUT_FILENO, saved, text, sizeof(text));
-    for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
-        assert_non_null(strstr(text, expected[i]));
-    for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1) {
-        assert_non_null(strchr(line, '\n'));
-        assert_true(strcspn(line, "\n") <= 80);
+    for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+        take_usage(programs[i], text, sizeof(text));
+        for (size_t j = 0; j < sizeof(expected) / sizeof(expected[0]); j++)
+            assert_non_null(strstr(text, expected[j]));
     }
+}
+
+/* Whoever calls the old program is shown its command line first. */
+static void test_usage_by_name(void **state)
+{
+    (void)state;
+    static const char assetd[] = "usage: assetd --config FILE [--check]\n"
+                                 "       assetd --port N [OPTION]... REPO\n";
+    static const char old[] = "usage: bst-artifact-server --port N [OPTION]... REPO\n"
+                              "       bst-artifact-server --config FILE [--check]\n";
+    char text[4096];
+    take_usage("/usr/bin/assetd", text, sizeof(text));
+    assert_memory_equal(text, assetd, strlen(assetd));
+    assert_true(strstr(text, "--config FILE  ") < strstr(text, "--port N  "));
+    take_usage("/usr/local/bin/bst-artifact-server", text, sizeof(text));
+    assert_memory_equal(text, old, strlen(old));
+    assert_true(strstr(text, "--port N  ") < strstr(text, "--config FILE  "));
+    assert_non_null(strstr(text, "bst-artifact-server(8)"));
 }
 
 static void test_usage_errors(void **state)
 {
     (void)state;
-#define NO_TLS(option)                                                                         \
-    option ": this version has no TLS of its own, and serves nothing in the clear where TLS "  \
-           "was asked for; put nginx in front (see deploy/nginx) and leave out --server-key, " \
-           "--server-cert and --client-certs"
+#define BOTH_NEEDED(which) \
+    "--server-key and --server-cert are both needed for TLS; give --server-" which " FILE as well"
+#define NOT_IN_A_FILE(path)                                                                     \
+    "--print-config: \"" path "\" cannot stand in a file; choose a path of UTF-8 without line " \
+    "breaks and other control characters"
+#define NO_TLS "--client-certs is for TLS; give --server-key FILE and --server-cert FILE as well"
     static const struct {
         const char *line;
         const char *expected;
@@ -248,9 +340,22 @@ static void test_usage_errors(void **state)
          "--server-key cannot go with --config; write it in the file"},
         {"assetd --config config/full.yaml cache",
          "cache: REPO cannot go with --config; name it as storage in the file"},
-        {"assetd --port 1 --server-key k a", NO_TLS("--server-key")},
-        {"assetd --port 1 --server-cert c a", NO_TLS("--server-cert")},
-        {"assetd --port 1 --client-certs c a", NO_TLS("--client-certs")},
+        {"assetd --config config/full.yaml --check --print-config",
+         "--check and --print-config cannot go together; --print-config says what is wrong as "
+         "well"},
+        {"assetd --print-config", "nothing to serve; give --config FILE, or --port N REPO"},
+        {"assetd --port 1 --print-config bad\xff", NOT_IN_A_FILE("bad?")},
+        {"assetd --port 1 --print-config bad\n", NOT_IN_A_FILE("bad\n")},
+        {"assetd --port 1 --print-config --server-cert c --server-key bad\x1b a",
+         NOT_IN_A_FILE("bad\x1b")},
+        {"assetd --port 1 --server-key k a", BOTH_NEEDED("cert")},
+        {"assetd --port 1 --server-cert c a", BOTH_NEEDED("key")},
+        {"assetd --port 1 --server-key k --client-certs c a", BOTH_NEEDED("cert")},
+        {"assetd --port 1 --client-certs c a", NO_TLS},
+        {"assetd --port 1 --server-key '' --server-cert c a",
+         "--server-key has an empty value; write --server-key FILE"},
+        {"assetd --port 1 --server-key k --server-cert c --client-certs '' a",
+         "--client-certs has an empty value; write --client-certs FILE"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct taken taken;
@@ -269,10 +374,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_least_of_the_old_server),
         cmocka_unit_test(test_all_of_the_old_server),
+        cmocka_unit_test(test_tls_of_the_old_server),
         cmocka_unit_test(test_warnings),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_help_and_version),
+        cmocka_unit_test(test_printing),
         cmocka_unit_test(test_usage_names_every_option),
+        cmocka_unit_test(test_usage_by_name),
         cmocka_unit_test(test_usage_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

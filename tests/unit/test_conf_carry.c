@@ -187,6 +187,52 @@ static void test_a_listener_keeps_all_or_nothing(void **state)
     }
 }
 
+#define CERTIFICATE   "certificate: /etc/passwd, key: /etc/group"
+#define TCP           "listeners:\n  - address: 127.0.0.1:1\n"
+#define TCP_TLS(more) TCP "    tls: {" CERTIFICATE more "}\n"
+
+/* A connection has the TLS that it began with, and what its listener has. */
+static void test_tls_needs_a_restart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *running;
+        const char *next;
+        const char *expected;
+    } cases[] = {
+        {TCP, TCP_TLS(""), "listeners[0].tls:  -> {" CERTIFICATE "}\n"},
+        {TCP_TLS(""), TCP, "listeners[0].tls: {" CERTIFICATE "} -> \n"},
+        {TCP_TLS(""), TCP_TLS(", client-ca: /etc/hosts"),
+         "listeners[0].tls: {" CERTIFICATE "} -> {" CERTIFICATE
+         ", client-ca: /etc/hosts, client: require}\n"},
+        {TCP_TLS(", client-ca: /etc/hosts"), TCP_TLS(", client-ca: /etc/hosts, client: request"),
+         "listeners[0].tls: {" CERTIFICATE
+         ", client-ca: /etc/hosts, client: require} -> {" CERTIFICATE
+         ", client-ca: /etc/hosts, client: request}\n"},
+        {TCP_TLS(""), TCP "    tls: {certificate: /etc/hosts, key: /etc/group}\n",
+         "listeners[0].tls: {" CERTIFICATE "} -> {certificate: /etc/hosts, key: /etc/group}\n"},
+        {TCP_TLS(""), TCP "    tls: {certificate: /etc/passwd, key: /etc/hosts}\n",
+         "listeners[0].tls: {" CERTIFICATE "} -> {certificate: /etc/passwd, key: /etc/hosts}\n"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pair pair;
+        char running[512], next[512], kept[512];
+        (void)snprintf(running, sizeof(running), "%s%s", cases[i].running, INSTANCES);
+        (void)snprintf(next, sizeof(next), "%s    instances: [new]\n%s%s", cases[i].next, INSTANCES,
+                       "  - storage: /nowhere/new\n    name: new\n");
+        (void)snprintf(kept, sizeof(kept), "%slisteners[0].instances: [\"\"] -> [new]\n",
+                       cases[i].expected);
+        carry(running, next, &pair);
+        assert_kept(&pair, kept);
+        const struct conf_listener *listener = &pair.next.conf.listeners[0];
+        assert_ptr_equal(listener->tls, pair.running.conf.listeners[0].tls);
+        assert_false(conf_names_include(&listener->instances, "new"));
+        drop(&pair);
+    }
+    assert_carried(TCP_TLS(", client-ca: /etc/hosts") INSTANCES,
+                   TCP_TLS(", client: require, client-ca: /etc/hosts") INSTANCES, "");
+}
+
 static void test_an_instance_with_another_storage_keeps_all(void **state)
 {
     (void)state;
@@ -343,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_listeners_come_and_go),
         cmocka_unit_test(test_listeners_in_another_order),
         cmocka_unit_test(test_a_listener_keeps_all_or_nothing),
+        cmocka_unit_test(test_tls_needs_a_restart),
         cmocka_unit_test(test_an_instance_with_another_storage_keeps_all),
         cmocka_unit_test(test_rights_that_go_on_are_told),
         cmocka_unit_test(test_open_storage),

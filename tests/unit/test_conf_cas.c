@@ -282,12 +282,36 @@ static void test_an_instance_does_not_ask_itself(void **state)
 static void test_another_instance_of_this_server_may_be_the_cas(void **state)
 {
     (void)state;
-#define HERE    "{address: 'unix:/nowhere/s'}"
-#define B       "address: 'unix:/nowhere/s', instance-name: b"
-#define LIMITED "{name: b, storage: /nowhere/b, pull: [ci]}"
+#define HERE         "{address: 'unix:/nowhere/s'}"
+#define B            "address: 'unix:/nowhere/s', instance-name: b"
+#define LIMITED      "{name: b, storage: /nowhere/b, pull: [ci]}"
+#define TLS(more)    "tls: {certificate: /etc/passwd, key: /etc/group" more "}"
+#define CLIENT_CA    ", client-ca: /etc/hosts, client: "
+#define TO_B(scheme) "address: '" scheme "://127.0.0.1:1', instance-name: b"
+#define WITHOUT      ""
+#define WITH         ", tls: {certificate: /etc/passwd, key: /etc/group}"
     static const struct fault_case cases[] = {
         {SITE(HERE, OTHER, B), ""},
         {SITE(HERE, "{name: b, storage: /nowhere/b, push: []}", B), ""},
+        {SITE("{address: '127.0.0.1:1', " TLS("") "}", OTHER, TO_B("grpcs") WITHOUT), ""},
+        {SITE("{address: '127.0.0.1:1', " TLS("") "}", OTHER, TO_B("grpc") WITHOUT),
+         LEADS "which speaks TLS; write grpcs://"},
+        {SITE("{address: '127.0.0.1:1', " TLS(CLIENT_CA "request") "}", OTHER,
+              TO_B("grpcs") WITHOUT),
+         ""},
+        {SITE("{address: '127.0.0.1:1', " TLS(CLIENT_CA "require") "}", OTHER,
+              TO_B("grpcs") WITHOUT),
+         LEADS "which lets in only who has a certificate of its client-ca; write certificate and "
+               "key under tls"},
+        {SITE("{address: '127.0.0.1:1', " TLS(CLIENT_CA "require") "}", OTHER, TO_B("grpcs") WITH),
+         ""},
+        {SITE("{address: '127.0.0.1:1', " TLS(CLIENT_CA "request") "}", LIMITED,
+              TO_B("grpcs") WITHOUT),
+         LEADS "where the pull list of \"b\" refuses callers without an identity, as this would "
+               "be; remove that list, or write the address of another CAS"},
+        {SITE("{address: '127.0.0.1:1', " TLS(CLIENT_CA "request") "}", LIMITED,
+              TO_B("grpcs") WITH),
+         ""},
         {SITE(HERE, "{name: b, storage: /nowhere/b, index-only: true}", B),
          LEADS "whose instance \"b\" is index-only and has no CAS; name another as instance-name, "
                "or write the address of the CAS"},

@@ -68,7 +68,7 @@ static void test_keys(void **state)
     static const struct fault_case cases[] = {
         {LISTENERS "    acess: write\n" INSTANCES,
          "3:5: listeners[0].acess: is no key here; did you mean access? Allowed are address, "
-         "access, instances, socket-mode, socket-group, identity"},
+         "access, instances, socket-mode, socket-group, identity, tls"},
         {BOTH "    digest_functions: [sha256]\n",
          "5:5: instances[0].digest_functions: is no key here; did you mean digest-functions? "
          "Allowed are name, storage, index-only, quota, index-quota, expire-after, "
@@ -192,6 +192,10 @@ static void test_listener_values(void **state)
 
 #define TCP(address, more) "listeners:\n  - address: \"" address "\"\n" more INSTANCES
 
+#define ANYONE_WRITES(address)                                                                   \
+    "anyone who can reach " address " can write; ask for their certificates by client-ca under " \
+    "tls, or listen at a unix socket or 127.0.0.1, with nginx in front"
+
 static void test_listener_rules(void **state)
 {
     (void)state;
@@ -220,8 +224,57 @@ static void test_listener_rules(void **state)
          "remove it"},
         {TCP("127.0.0.1:1", "    access: write\n"), ""},
         {TCP("0.0.0.0:1", "    access: write\n"),
-         "3:13: listeners[0].access: warning: anyone who can reach 0.0.0.0:1 can write, without "
-         "TLS; listen at a unix socket or 127.0.0.1, with nginx in front"},
+         "3:13: listeners[0].access: warning: " ANYONE_WRITES("0.0.0.0:1")},
+    };
+    ASSERT_CASES(cases);
+}
+
+#define TLS(more) "    tls: {certificate: /etc/passwd, key: /etc/group" more "}\n"
+
+static void test_tls(void **state)
+{
+    (void)state;
+    static const struct fault_case cases[] = {
+        {TCP("10.0.0.1:1", TLS("")), ""},
+        {TCP("10.0.0.1:1", TLS(", client-ca: /etc/hosts, client: require")), ""},
+        {TCP("127.0.0.1:1", "    identity: who\n" TLS("")), ""},
+        {TCP("10.0.0.1:1", "    access: write\n" TLS(", client-ca: /etc/hosts")), ""},
+        {TCP("10.0.0.1:1", "    access: write\n" TLS(", client-ca: /etc/hosts, client: request")),
+         ""},
+        {TCP("10.0.0.1:1", "    access: write\n" TLS("")),
+         "3:13: listeners[0].access: warning: " ANYONE_WRITES("10.0.0.1:1")},
+        {TCP("127.0.0.1:1", "    access: write\n" TLS("")), ""},
+        {TCP("10.0.0.1:1", "    tls:\n"),
+         "3:9: listeners[0].tls: has no value; give it a mapping (key: value), or remove the key"},
+        {TCP("10.0.0.1:1", "    tls: true\n"),
+         "3:10: listeners[0].tls: must be a mapping (key: value), not a single value"},
+        {TCP("10.0.0.1:1", "    tls: {certificate: /etc/passwd}\n"),
+         "3:10: listeners[0].tls: has no key, which it needs"},
+        {TCP("10.0.0.1:1", "    tls: {key: /etc/passwd}\n"),
+         "3:10: listeners[0].tls: has no certificate, which it needs"},
+        {TCP("10.0.0.1:1", TLS(", ca: /etc/hosts")),
+         "3:54: listeners[0].tls.ca: is no key here; allowed are certificate, key, client-ca, "
+         "client"},
+        {TCP("10.0.0.1:1", TLS(", client: request")),
+         "3:54: listeners[0].tls.client: needs client-ca, the file of the certificates that are "
+         "let in; write it as well, or remove client"},
+        {TCP("10.0.0.1:1", TLS(", client-ca: /etc/hosts, client: maybe")),
+         "3:85: listeners[0].tls.client: \"maybe\" must be one of request, require"},
+        {TCP("10.0.0.1:1", TLS(", client-ca: hosts")),
+         "3:65: listeners[0].tls.client-ca: \"hosts\" is no whole path; write it from / on, such "
+         "as /etc/assetd/direct/server.crt"},
+        {TCP("127.0.0.1:1", "    identity: who\n" TLS(", client-ca: /etc/hosts")),
+         "3:5: listeners[0].identity: says who a client is, and so does its certificate, by "
+         "client-ca in line 4; remove one of them"},
+        {LISTENERS TLS("") INSTANCES,
+         "3:5: listeners[0].tls: is only for TCP addresses, and unix:/nowhere/pull.sock is none; "
+         "remove it"},
+        {TCP("10.0.0.1:1", "    tls: {certificate: /nowhere/crt, key: /etc, client-ca: "
+                           "/etc/passwd/x}\n"),
+         "3:24: listeners[0].tls.certificate: there is no file /nowhere/crt; put it there, or "
+         "name another\n"
+         "3:43: listeners[0].tls.key: /etc is no regular file\n"
+         "3:60: listeners[0].tls.client-ca: /etc/passwd/x: Not a directory"},
     };
     ASSERT_CASES(cases);
 }
@@ -359,9 +412,10 @@ static void test_instance_values(void **state)
 static void test_warned_lists(void **state)
 {
     (void)state;
-#define NOBODY(key, verb)                                                                      \
-    "no listener that lets clients " verb " here has identity, so nobody is on this list and " \
-    "nobody can " key "; set identity on that listener, or remove the list"
+#define NOBODY(key, verb)                                                                   \
+    "no listener that lets clients " verb " here has identity, or client-ca under tls, so " \
+    "nobody is on this list and nobody can " key "; set one of them on that listener, or "  \
+    "remove the list"
     static const struct fault_case cases[] = {
         {BOTH "    push: [a]\n    pull: [a]\n",
          "5:5: instances[0].push: warning: " NOBODY(
@@ -370,6 +424,11 @@ static void test_warned_lists(void **state)
         {LISTENERS "    identity: x\n    access: write\n" INSTANCES
                    "    push: [a]\n    pull: [a]\n",
          ""},
+        {TCP("10.0.0.1:1",
+             "    access: write\n" TLS(", client-ca: /etc/hosts")) "    push: [a]\n    pull: [a]\n",
+         ""},
+        {TCP("10.0.0.1:1", TLS("")) "    pull: [a]\n",
+         "6:5: instances[0].pull: warning: " NOBODY("pull", "read")},
         {LISTENERS "    identity: x\n" INSTANCES "    push: [a]\n    pull: [a]\n",
          "6:5: instances[0].push: warning: " NOBODY("push", "write")},
         {LISTENERS "    identity: x\n    instances: [\"\"]\n"
@@ -463,12 +522,19 @@ static void test_socket_that_exists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_syntax),         cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_listener_values),
-        cmocka_unit_test(test_listener_rules), cmocka_unit_test(test_same_address),
-        cmocka_unit_test(test_instance_names), cmocka_unit_test(test_instance_values),
-        cmocka_unit_test(test_warned_lists),   cmocka_unit_test(test_storages),
-        cmocka_unit_test(test_symlinks),       cmocka_unit_test(test_socket_that_exists),
+        cmocka_unit_test(test_syntax),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_listener_values),
+        cmocka_unit_test(test_listener_rules),
+        cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_same_address),
+        cmocka_unit_test(test_instance_names),
+        cmocka_unit_test(test_instance_values),
+        cmocka_unit_test(test_warned_lists),
+        cmocka_unit_test(test_storages),
+        cmocka_unit_test(test_symlinks),
+        cmocka_unit_test(test_socket_that_exists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Client certificates, good and bad."""
+"""Certificates of clients and servers, good and bad."""
 
 import datetime
+import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -9,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
+def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10, hosts=()):
     """
     NAME.key and NAME.crt in FOLDER, self-signed or signed with the pair ISSUER, which then follows
-    in NAME.crt. DAYS below 0: expired that long ago. Key identifiers are as openssl adds them.
+    in NAME.crt. DAYS below 0: expired that long ago. HOSTS: names and addresses that it is for. Key
+    identifiers are as openssl adds them.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
@@ -24,7 +26,7 @@ def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
             (folder / f"{issuer}.key").read_bytes(), None
         )
     now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(own)
         .issuer_name(signer)
@@ -38,8 +40,11 @@ def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key()),
             critical=False,
         )
-        .sign(signer_key, hashes.SHA256())
     )
+    if hosts:
+        names = x509.SubjectAlternativeName([*map(_host, hosts)])
+        builder = builder.add_extension(names, critical=False)
+    certificate = builder.sign(signer_key, hashes.SHA256())
     (folder / f"{name}.key").write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
@@ -52,7 +57,14 @@ def make_pair(folder, name, subject, issuer=None, is_ca=False, days=10):
     return folder / f"{name}.crt"
 
 
-def fingerprint(path):
-    """As nginx and clients.map have it."""
+def _host(host):
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def fingerprint(path, algorithm=hashes.SHA1):
+    """Of its first certificate; by default as nginx and clients.map have it."""
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return certificate.fingerprint(hashes.SHA1()).hex()
+    return certificate.fingerprint(algorithm()).hex()
