@@ -3,11 +3,12 @@
 #
 # The folders are named as in the GNU conventions, and all can be given to make. Three of them have
 # defaults of their own, which those of a service are: /etc, /var and /run, whatever the prefix.
-# What is shipped names the folders of the Debian package (/usr/sbin, /usr/share, /etc, /var/lib,
-# /run) and is installed with those that are given.
+# What is shipped names the folders of the Debian package (/usr/bin, /usr/sbin, /usr/share, /etc,
+# /var/lib, /run) and is installed with those that are given.
 
 prefix = /usr/local
 exec_prefix = $(prefix)
+bindir = $(exec_prefix)/bin
 sbindir = $(exec_prefix)/sbin
 datarootdir = $(prefix)/share
 datadir = $(datarootdir)
@@ -24,8 +25,8 @@ unitdir = $(systemddir)/systemd/system
 sysusersdir = $(systemddir)/sysusers.d
 tmpfilesdir = $(systemddir)/tmpfiles.d
 
-INSTALL_FOLDERS := sbindir datadir mandir docdir sysconfdir localstatedir runstatedir nginxconfdir \
-                   unitdir sysusersdir tmpfilesdir
+INSTALL_FOLDERS := bindir sbindir datadir mandir docdir sysconfdir localstatedir runstatedir \
+                   nginxconfdir unitdir sysusersdir tmpfilesdir
 install_sh = BUILD='$(O)' DESTDIR='$(DESTDIR)' \
              $(foreach folder,$(INSTALL_FOLDERS),$(folder)='$($(folder))') deploy/install.sh
 

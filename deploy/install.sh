@@ -7,9 +7,9 @@
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
-: "${BUILD:?}" "${DESTDIR?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${docdir:?}"
-: "${sysconfdir:?}" "${localstatedir:?}" "${runstatedir:?}" "${nginxconfdir:?}"
-: "${unitdir?}" "${sysusersdir?}" "${tmpfilesdir?}"
+: "${BUILD:?}" "${DESTDIR?}" "${bindir:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}"
+: "${docdir:?}" "${sysconfdir:?}" "${localstatedir:?}" "${runstatedir:?}"
+: "${nginxconfdir:?}" "${unitdir?}" "${sysusersdir?}" "${tmpfilesdir?}"
 
 text=$(mktemp)
 trap 'rm -f "$text"' EXIT
@@ -50,8 +50,11 @@ shipped() {
         say "program $sbindir/$name $BUILD/$name"
         say "file $mandir/man8/$name.8 config/$name.8"
     done
+    say "link $bindir/bst-artifact-server $sbindir/assetd"
+    say "file $mandir/man8/bst-artifact-server.8 config/bst-artifact-server.8"
     say "file $mandir/man5/assetd.yaml.5 config/assetd.yaml.5"
-    for name in README.md deploy/README.md config/minimal.yaml config/full.yaml \
+    for name in README.md deploy/README.md deploy/bst-artifact-server.md \
+        config/minimal.yaml config/full.yaml \
         deploy/buildbarn/bb_storage.service deploy/buildbarn/storage.jsonnet; do
         say "file $docdir/$name $name"
     done
@@ -62,10 +65,13 @@ shipped() {
     [ -z "$unitdir" ] || shipped_for_systemd
 }
 
-# sysusers.d/ and tmpfiles.d/ have folders of their own, all else are units and what adds to them.
+# sysusers.d/ and tmpfiles.d/ have folders of their own. The units of bst-artifact-server are
+# examples, to be copied: their user and folders are the site's, which may have its own of the same
+# names. All else are units and what adds to them.
 shipped_for_systemd() {
     for name in $(below deploy/systemd '*'); do
         case $name in
+        bst-artifact-*) target=$docdir/deploy/systemd/$name ;;
         sysusers.d/*) target=$sysusersdir/${name#*/} ;;
         tmpfiles.d/*) target=$tmpfilesdir/${name#*/} ;;
         *) target=$unitdir/$name ;;
@@ -78,6 +84,7 @@ shipped_for_systemd() {
 adapt() {
     before='\(^\|[^A-Za-z0-9_./]\)'
     sed -e "s,$before/usr/sbin/asset,\\1$sbindir/asset,g" \
+        -e "s,$before/usr/bin/bst-artifact-server,\\1$bindir/bst-artifact-server,g" \
         -e "s,$before/usr/share/assetd,\\1$datadir/assetd,g" \
         -e "s,$before/usr/share/doc/assetd,\\1$docdir,g" \
         -e "s,$before/etc/assetd,\\1$sysconfdir/assetd,g" \
@@ -197,7 +204,8 @@ remove_all() {
     done
 }
 
-for folder in sbindir datadir mandir docdir sysconfdir localstatedir runstatedir nginxconfdir; do
+for folder in bindir sbindir datadir mandir docdir sysconfdir localstatedir runstatedir \
+    nginxconfdir; do
     eval "check_folder $folder \"\$$folder\""
 done
 if [ -n "$unitdir" ]; then

@@ -25,6 +25,7 @@ CONFIGURATION = {
 
 # Where the package has them, and the same elsewhere.
 ELSEWHERE = {
+    "/usr/bin/bst-artifact-server": "/opt/x/bin/bst-artifact-server",
     "/usr/sbin/asset": "/opt/x/sbin/asset",
     "/usr/share/assetd": "/opt/x/share/assetd",
     "/usr/share/doc/assetd": "/opt/x/share/doc/assetd",
@@ -57,6 +58,7 @@ def test_what_shipped_files_name_is_there(folder):
         "/etc/assetd/assetd.yaml",
         "/etc/nginx/assetd",
         "/etc/nginx/sites-available/assetd",
+        "/usr/local/bin/bst-artifact-server",
         "/usr/local/lib/systemd/system/assetd.service",
         "/usr/local/lib/systemd/system/assetd@.service",
         "/usr/local/lib/sysusers.d/assetd.conf",
@@ -65,13 +67,28 @@ def test_what_shipped_files_name_is_there(folder):
         "/usr/local/sbin/assetd",
         "/usr/local/share/doc/assetd/config/full.yaml",
         "/usr/local/share/doc/assetd/deploy/README.md",
+        "/usr/local/share/doc/assetd/deploy/bst-artifact-server.md",
         "/usr/local/share/doc/assetd/deploy/buildbarn/bb_storage.service",
         "/usr/local/share/doc/assetd/deploy/buildbarn/storage.jsonnet",
         "/usr/local/share/man/man5/assetd.yaml.5",
         "/usr/local/share/man/man8/assetctl.8",
         "/usr/local/share/man/man8/assetd.8",
+        "/usr/local/share/man/man8/bst-artifact-server.8",
     }
     assert (folder / "etc/assetd/tls").is_dir()
+
+
+def test_units_under_the_old_name_are_examples(folder):
+    """A site has its own of these names: nothing that systemd reads comes between."""
+    make("install", f"DESTDIR={folder}")
+    found = {name for name in files_below(folder) if "/bst-artifact-serve" in name}
+    examples = {name for name in found if name.endswith(".service")}
+    assert examples == {
+        "/usr/local/share/doc/assetd/deploy/systemd/bst-artifact-serve-receive.service",
+        "/usr/local/share/doc/assetd/deploy/systemd/bst-artifact-serve.service",
+    }
+    for name in examples:
+        assert "ExecStart=/usr/local/bin/bst-artifact-server " in (folder / name[1:]).read_text()
 
 
 def test_other_folders_are_followed_by_all_that_names_them(folder):
@@ -85,12 +102,15 @@ def test_other_folders_are_followed_by_all_that_names_them(folder):
     assert "ExecStart=/opt/x/sbin/assetd --config /opt/x/etc/assetd/assetd.yaml\n" in unit
     assert "ReadWritePaths=/opt/x/var/lib/assetd\n" in unit
     assert "StateDirectory" not in unit
+    link = folder / "opt/x/bin/bst-artifact-server"
+    assert os.readlink(link) == "/opt/x/sbin/assetd"
 
 
 def test_without_systemd_there_is_nothing_of_it(folder):
     make("install", f"DESTDIR={folder}", "unitdir=")
     assert (folder / "usr/local/sbin/assetd").exists()
-    assert [name for name in files_below(folder) if name.startswith("/usr/local/lib/")] == []
+    found = files_below(folder)
+    assert [name for name in found if "/lib/" in name or "/systemd/" in name] == []
 
 
 def test_a_second_install_changes_nothing(folder):
@@ -132,6 +152,20 @@ def test_what_is_not_our_link_is_kept(folder):
     assert "/etc/nginx/assetd is kept" in make("install", f"DESTDIR={folder}")
     make("uninstall", f"DESTDIR={folder}")
     assert files_below(folder) == {"/etc/nginx/assetd/site.conf"}
+
+
+def test_the_former_server_is_kept(folder):
+    """As pip installs it; what takes its place is put there once it is gone."""
+    program = folder / "usr/local/bin/bst-artifact-server"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/usr/bin/python3\n")
+    said = make("install", f"DESTDIR={folder}")
+    assert "/usr/local/bin/bst-artifact-server is kept" in said and "move it away" in said
+    make("uninstall", f"DESTDIR={folder}")
+    assert files_below(folder) == {"/usr/local/bin/bst-artifact-server"}
+    program.unlink()
+    assert make("install", f"DESTDIR={folder}") == ""
+    assert os.readlink(program) == "/usr/local/sbin/assetd"
 
 
 def test_uninstall_leaves_nothing_that_nobody_changed(folder):
@@ -231,6 +265,32 @@ def installed_root(module_folder):
     (root / "etc/nginx/sites-enabled").mkdir()
     (root / "log").mkdir()
     return root
+
+
+def test_the_old_name_is_the_server(installed_root):
+    program = installed_root / "usr/bin/bst-artifact-server"
+    assert run_tool(program, "--version").startswith("assetd ")
+    assert "bst-artifact-server --port" in run_tool(program, "--help")
+
+
+def test_the_page_of_the_old_name_has_each_option_with_its_default(installed_root):
+    """But for those of a file, which are in assetd(8)."""
+    page = installed_root / "usr/share/man/man8/bst-artifact-server.8"
+    listed = dict(re.findall(r"(?s)\n\.It (Fl .*?)\n(.*?)(?=\n\.It |\n\.El)", page.read_text()))
+    said = run_tool(installed_root / "usr/bin/bst-artifact-server", "--help")
+    options = re.findall(r"^ +(?:-(\w), )?--([\w-]+).*?(?:\(default: (\w+)\))?$", said, re.M)
+    assert len(options) > 10
+    for letter, name, default in options:
+        if name not in ("config", "check"):
+            (label,) = (label for label in listed if f"-{name}" in label.split())
+            assert not letter or label.startswith(f"Fl {letter} , ")
+            assert not default or default in listed[label], (label, default)
+
+
+def test_the_build_has_the_old_name():
+    link = installed.BUILD / "bst-artifact-server"
+    assert link.resolve() == (installed.BUILD / "assetd").resolve()
+    assert run_tool(link, "--version").startswith("assetd ")
 
 
 @pytest.mark.parametrize("site", SITES)

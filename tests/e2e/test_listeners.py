@@ -3,7 +3,6 @@
 
 import grp
 import os
-import pwd
 import re
 import socket
 import stat
@@ -14,7 +13,7 @@ import pytest
 from lib.client import fails
 from lib.content import digest_of
 from lib.ports import free_port
-from lib.processes import as_anyone
+from lib.processes import as_anyone, user
 from lib.server import ASSETD, PATIENCE, StartError, files_below, run_assetd
 
 
@@ -111,11 +110,6 @@ def test_a_stale_socket_is_replaced(assetd, folder):
     assert path.is_socket()
     server = assetd(listeners=[{"address": f"unix:{path}", "access": "write"}])
     server.client(f"unix:{path}").upload(b"x")
-
-
-def user():
-    """By the name in messages."""
-    return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
 
 
 def test_the_directory_of_a_socket_that_is_missing_is_named(assetd, folder):

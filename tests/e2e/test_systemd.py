@@ -19,10 +19,15 @@ import yaml
 from lib.client import Client
 from lib.content import Tree, digest_of, noise
 from lib.ports import free_port
-from lib.server import ASSETD, CHECKOUT, PATIENCE, run_tool, wait_until
+from lib.server import ASSETD, CHECKOUT, PATIENCE, run_assetd, run_tool, wait_until
+from lib.tls import TlsFiles
 
 SHIPPED = CHECKOUT / "deploy" / "systemd"
 SERVICES = ("assetd.service", "assetd@.service")
+# For the two ports of bst-artifact-server, on one folder.
+PULL = "bst-artifact-serve.service"
+PUSH = "bst-artifact-serve-receive.service"
+PAIR = {"certificate": "crt", "key": "key"}
 
 
 def settings(name):
@@ -54,6 +59,8 @@ def root(folder):
     for program, source in (("usr/sbin/assetd", ASSETD), ("bin/sh", "/bin/sh")):
         (folder / program).parent.mkdir(parents=True)
         shutil.copy(source, folder / program)
+    (folder / "usr/bin").mkdir()
+    (folder / "usr/bin/bst-artifact-server").symlink_to("../sbin/assetd")
     (units / "nginx.service").write_text("[Service]\nType=forking\nExecStart=/bin/sh\n")
     return folder
 
@@ -61,7 +68,9 @@ def root(folder):
 # --- the files -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["assetd.service", "assetd@kernel.service", "nginx.service"])
+@pytest.mark.parametrize(
+    "name", ["assetd.service", "assetd@kernel.service", "nginx.service", PULL, PUSH]
+)
 def test_the_units_are_right(root, name):
     output = run_tool(
         *("systemd-analyze", "verify", "--man=no", "--recursive-errors=no"),
@@ -70,7 +79,7 @@ def test_the_units_are_right(root, name):
     assert output == ""
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, PULL, PUSH])
 def test_the_units_are_sandboxed(name):
     """At most 2.0 of 10."""
     unit = SHIPPED / name
@@ -86,6 +95,60 @@ def test_one_and_several_differ_in_the_name_alone():
     ]
     assert named == one
     assert "%i" in " ".join(values(SERVICES[1], "ExecStart"))
+
+
+def test_pull_and_push_differ_in_what_they_serve_alone():
+    pull, push = (settings(name) for name in (PULL, PUSH))
+    assert len(pull) > 40
+    assert [key for _, key, _ in pull] == [key for _, key, _ in push]
+    differing = [one[1] for one, other in zip(pull, push) if one != other]
+    assert differing == ["Description", "ExecStart"]
+
+
+def test_under_the_old_name_the_sandbox_is_the_same():
+    """But for what the unit says itself, and groups of sockets, which are not there."""
+    own = {"ProtectHome", "RemoveIPC", "ReadWritePaths", "InaccessiblePaths", "ExecPaths"}
+    texts = ((SHIPPED / name).read_text() for name in ("assetd.service", PULL))
+    assetd, pull = (
+        {
+            line
+            for line in text[text.index("NoNewPrivileges=") : text.index("[Install]")].splitlines()
+            if line and not line.startswith("#") and line.partition("=")[0] not in own
+        }
+        for text in texts
+    )
+    assert len(pull) > 20
+    assert assetd - pull == {"SystemCallFilter=chown fchownat"}
+    assert pull <= assetd
+    assert values(PULL, "ProtectHome") == ["read-only"]
+
+
+def meant_by(name):
+    """What the command line of a unit means, as the YAML that it prints."""
+    (start,) = values(name, "ExecStart")
+    (folder,) = values(name, "WorkingDirectory")
+    program, *arguments = start.split()
+    assert program == "/usr/bin/bst-artifact-server"
+    whole = [f"{folder}/{word}" if "." in word else word for word in arguments[:-1]]
+    done = run_assetd(*whole, "--print-config", f"{folder}/{arguments[-1]}")
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)
+
+
+def test_pull_and_push_are_two_ways_to_one_folder():
+    """The commands of the units: nobody writes without a certificate, and both have one storage."""
+    pull, push = (meant_by(name) for name in (PULL, PUSH))
+    pair = {key: f"/home/artifacts/server.{kind}" for key, kind in PAIR.items()}
+    assert pull["listeners"] == [{"address": "[::]:11001", "access": "read", "tls": pair}]
+    authorized = {"client-ca": "/home/artifacts/authorized.crt", "client": "require"}
+    assert push["listeners"] == [
+        {"address": "[::]:11002", "access": "write", "tls": {**pair, **authorized}}
+    ]
+    assert pull["instances"] == push["instances"]
+    (instance,) = pull["instances"]
+    assert instance["storage"] == "/home/artifacts/artifacts"
+    for name in (PULL, PUSH):
+        assert words(name, "ReadWritePaths") == ["-/home/artifacts"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -207,7 +270,13 @@ def trace(module_folder, module_assetd):
         metrics={"address": f"127.0.0.1:{port}"},
     )
     server.config["listeners"][0]["socket-group"] = own_group
-    server.config["listeners"].append({"address": f"localhost:{free_port()}", "access": "read"})
+    files = TlsFiles(module_folder)
+    files.client("ci")
+    listener = files.listener(client="require")
+    server.config["listeners"] += [
+        {"address": f"localhost:{free_port()}", "access": "read"},
+        listener,
+    ]
     server.configure()
     traces = []
     with manager:
@@ -220,6 +289,7 @@ def trace(module_folder, module_assetd):
             ]
             server.start()
             use(server)
+            rotate(files, listener)
             urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE).close()
             reload(server)
             end()
@@ -246,6 +316,15 @@ def reload(server):
     with Client(server.push, name) as client:
         wait_until(lambda: knows(client), server.log)
         client.push_blob("urn:blob", client.upload(b"blob"))
+
+
+def rotate(files, listener):
+    """Who has another certificate now, of the server and of the client, is let in."""
+    for _ in range(2):
+        with files.dial(listener, "ci") as client:
+            client.push_blob("urn:blob", client.upload(b"blob"))
+        files.replace_server()
+        files.client("ci")
 
 
 def knows(client):

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import pwd
 import signal
 import time
 
@@ -37,3 +38,8 @@ def as_anyone():
     if os.getuid() != 0:
         return []
     return ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def user():
+    """Ours, by the name in messages."""
+    return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
