@@ -3,7 +3,6 @@
 #include "credential/certificate.h"
 
 #include <arpa/inet.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,33 +18,6 @@
 int64_t certificate_now(void)
 {
     return (int64_t)time(NULL);
-}
-
-static BIO *bio_of(const char *bytes, size_t size)
-{
-    return size <= INT_MAX ? BIO_new_mem_buf(bytes, (int)size) : NULL;
-}
-
-/* What is locked by a passphrase is not read: nobody is asked for one. */
-static int no_passphrase(char *bytes, int size, int writes, void *context)
-{
-    (void)bytes;
-    (void)size;
-    (void)writes;
-    (void)context;
-    return -1;
-}
-
-static X509 *parse(const char *pem, size_t size, struct err *err)
-{
-    if (openssl_begin(err) != 0)
-        return NULL;
-    BIO *bio = bio_of(pem, size);
-    X509 *x509 = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
-    if (x509 == NULL)
-        (void)openssl_fault(err, ERR_INVALID, "this certificate cannot be read");
-    BIO_free(bio);
-    return x509;
 }
 
 static bool fingerprint(const X509 *x509, const EVP_MD *function, char *hex, size_t size)
@@ -124,7 +96,7 @@ static void read_names(const X509 *x509, char names[256])
 
 int certificate_read(const char *pem, size_t size, struct certificate *certificate, struct err *err)
 {
-    X509 *x509 = parse(pem, size, err);
+    X509 *x509 = openssl_certificate(pem, size, err);
     int rc = 0;
     if (x509 == NULL)
         return -(int)err->code;
@@ -146,7 +118,7 @@ int certificate_read(const char *pem, size_t size, struct certificate *certifica
 
 int certificate_copy(const char *pem, size_t size, struct text *text, struct err *err)
 {
-    X509 *x509 = parse(pem, size, err);
+    X509 *x509 = openssl_certificate(pem, size, err);
     BIO *bio = x509 != NULL ? BIO_new(BIO_s_mem()) : NULL;
     char *bytes = NULL;
     int rc = x509 != NULL ? 0 : -(int)err->code;
@@ -164,15 +136,11 @@ int certificate_copy(const char *pem, size_t size, struct text *text, struct err
 bool certificate_fits(const struct text *pem, const struct text *key)
 {
     struct err err;
-    X509 *x509 = parse(pem->bytes, pem->size, &err);
-    if (x509 == NULL)
-        return false;
-    BIO *bio = bio_of(key->bytes, key->size);
-    EVP_PKEY *pair = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    X509 *x509 = openssl_certificate(pem->bytes, pem->size, &err);
+    EVP_PKEY *pair = x509 != NULL ? openssl_key(key->bytes, key->size, &err) : NULL;
     bool fits = pair != NULL && X509_check_private_key(x509, pair) == 1;
     (void)openssl_fault(&err, ERR_INVALID, "");
     EVP_PKEY_free(pair);
-    BIO_free(bio);
     X509_free(x509);
     return fits;
 }

@@ -2,8 +2,12 @@
 /* The oldest error of OpenSSL's queue is the cause; what follows is who passed it on. */
 #include "credential/openssl.h"
 
+#include <limits.h>
+
+#include <openssl/bio.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 
 int openssl_begin(struct err *err)
 {
@@ -25,4 +29,43 @@ int openssl_fault(struct err *err, enum err_code code, const char *what)
             code = ERR_NO_MEMORY;
     return err_set(err, code, "%s: OpenSSL says: %s", what,
                    reason != NULL ? reason : "it gives no reason");
+}
+
+static BIO *bio_of(const char *bytes, size_t size)
+{
+    return size <= INT_MAX ? BIO_new_mem_buf(bytes, (int)size) : NULL;
+}
+
+/* What is locked by a passphrase is not read. */
+static int no_passphrase(char *bytes, int size, int writes, void *context)
+{
+    (void)bytes;
+    (void)size;
+    (void)writes;
+    (void)context;
+    return -1;
+}
+
+X509 *openssl_certificate(const char *pem, size_t size, struct err *err)
+{
+    if (openssl_begin(err) != 0)
+        return NULL;
+    BIO *bio = bio_of(pem, size);
+    X509 *x509 = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
+    if (x509 == NULL)
+        (void)openssl_fault(err, ERR_INVALID, "this certificate cannot be read");
+    BIO_free(bio);
+    return x509;
+}
+
+EVP_PKEY *openssl_key(const char *pem, size_t size, struct err *err)
+{
+    if (openssl_begin(err) != 0)
+        return NULL;
+    BIO *bio = bio_of(pem, size);
+    EVP_PKEY *pair = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    if (pair == NULL)
+        (void)openssl_fault(err, ERR_INVALID, "this key cannot be read");
+    BIO_free(bio);
+    return pair;
 }

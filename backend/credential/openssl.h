@@ -3,6 +3,9 @@
 #ifndef ASSETD_CREDENTIAL_OPENSSL_H
 #define ASSETD_CREDENTIAL_OPENSSL_H
 
+#include <openssl/types.h>
+#include <stddef.h>
+
 #include "base/err.h"
 
 /*
@@ -16,5 +19,12 @@ int openssl_begin(struct err *err);
  * ERR_NO_MEMORY where that was it.
  */
 int openssl_fault(struct err *err, enum err_code code, const char *what);
+
+/*
+ * The first certificate, or private key, in PEM form in SIZE bytes, for the caller to free. NULL:
+ * ERR_INVALID, there is none that can be read, or ERR_NO_MEMORY. Nobody is asked for a passphrase.
+ */
+X509 *openssl_certificate(const char *pem, size_t size, struct err *err);
+EVP_PKEY *openssl_key(const char *pem, size_t size, struct err *err);
 
 #endif

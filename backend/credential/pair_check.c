@@ -2,11 +2,8 @@
 /* The steps of a TLS server's start, taken with OpenSSL itself, which says why it refuses one. */
 #include "credential/pair_check.h"
 
-#include <limits.h>
 #include <string.h>
 
-#include <openssl/bio.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
 #include "credential/authorized_lines.h"
@@ -17,20 +14,9 @@ void pair_check_begin(void)
     (void)OPENSSL_init_ssl(OPENSSL_INIT_LOAD_CONFIG, NULL);
 }
 
-static BIO *bio_of(const struct text *text)
+static bool has(const struct text *text, const char *words)
 {
-    return text->size != 0 && text->size <= INT_MAX ? BIO_new_mem_buf(text->bytes, (int)text->size)
-                                                    : NULL;
-}
-
-/* Nobody is asked for a passphrase. */
-static int no_passphrase(char *bytes, int size, int writes, void *context)
-{
-    (void)bytes;
-    (void)size;
-    (void)writes;
-    (void)context;
-    return -1;
+    return text->size != 0 && memmem(text->bytes, text->size, words, strlen(words)) != NULL;
 }
 
 /* Those of the text, each of which must be whole; blocks of other kinds are nobody's business. */
@@ -52,8 +38,12 @@ static int read_chain(const struct text *chain, struct certificate *leaf, struct
             return err_wrap(err, "line %u", block.line);
         count++;
     }
-    return count != 0
-               ? 0
+    if (count != 0)
+        return 0;
+    return has(chain, "PRIVATE KEY-----")
+               ? err_set(err, ERR_INVALID,
+                         "it holds a private key, and no certificate; key and certificate may be "
+                         "the wrong way round")
                : err_set(err, ERR_INVALID,
                          "it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
 }
@@ -61,19 +51,16 @@ static int read_chain(const struct text *chain, struct certificate *leaf, struct
 /* A context that has taken the first certificate; NULL, with ERR set, if it does not. */
 static SSL_CTX *context_of(const struct text *chain, struct err *err)
 {
-    int rc = openssl_begin(err);
-    if (rc != 0)
+    X509 *x509 = openssl_certificate(chain->bytes, chain->size, err);
+    if (x509 == NULL)
         return NULL;
-    BIO *bio = bio_of(chain);
-    X509 *x509 = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
-    SSL_CTX *context = x509 != NULL ? SSL_CTX_new(TLS_server_method()) : NULL;
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     if (context == NULL || SSL_CTX_use_certificate(context, x509) != 1) {
         (void)openssl_fault(err, ERR_INVALID, "this certificate cannot be used");
         SSL_CTX_free(context);
         context = NULL;
     }
     X509_free(x509);
-    BIO_free(bio);
     return context;
 }
 
@@ -85,11 +72,6 @@ int pair_check_chain(const struct text *chain, struct certificate *leaf, struct 
     SSL_CTX *context = context_of(chain, err);
     SSL_CTX_free(context);
     return context != NULL ? 0 : -(int)err->code;
-}
-
-static bool has(const struct text *text, const char *words)
-{
-    return text->size != 0 && memmem(text->bytes, text->size, words, strlen(words)) != NULL;
 }
 
 static EVP_PKEY *read_key(const struct text *key, struct err *err)
@@ -105,14 +87,7 @@ static EVP_PKEY *read_key(const struct text *key, struct err *err)
                       "it holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)");
         return NULL;
     }
-    if (openssl_begin(err) != 0)
-        return NULL;
-    BIO *bio = bio_of(key);
-    EVP_PKEY *pair = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    if (pair == NULL)
-        (void)openssl_fault(err, ERR_INVALID, "this key cannot be read");
-    BIO_free(bio);
-    return pair;
+    return openssl_key(key->bytes, key->size, err);
 }
 
 int pair_check_key(const struct text *chain, const struct text *key, struct err *err)

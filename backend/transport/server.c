@@ -31,6 +31,11 @@ enum {
      * the core ends streams, rather than the kernel the process.
      */
     MEMORY_MAX = 512 << 20,
+    /*
+     * Milliseconds for TLS and the first words of HTTP/2. Who says nothing holds a descriptor for
+     * so long, and a listener that has none left is lost.
+     */
+    HANDSHAKE_MAX = 20000,
     STOP_SECONDS = 1, /* for the peers to answer that they know of the stop, and to go */
 };
 
@@ -78,6 +83,7 @@ static grpc_server *make_core(const struct conf *conf, grpc_resource_quota *memo
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, METADATA_MAX),
         int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
         int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN),
+        int_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MAX),
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
     };
     grpc_channel_args all = {.num_args = sizeof(args) / sizeof(args[0]), .args = args};

@@ -27,19 +27,27 @@ enum {
     DAY = 24 * 60 * 60,   /* seconds */
 };
 
+/* Files that are taken over together, or not. All but the configuration is under the look lock. */
+struct part {
+    struct conf_tls conf;   /* names these files, and no others */
+    const char *stays;      /* for people: what a broken one of them leaves as it was */
+    struct tls_look judged; /* what the files looked like when they were taken, or refused */
+    bool is_good;           /* they were taken */
+    int64_t next_try;       /* else, when they are read again: clock_steady */
+    bool is_told;           /* the log has it that they are not taken */
+    struct tls_look told;   /* what they looked like then */
+    struct tls_files files; /* in force: changed under both locks, read under either */
+};
+
 struct tls {
     const struct conf_listener *listener;
     const struct conf_tls *conf;
-    pthread_mutex_t look_lock;     /* held while files are read; the next six are under it */
-    struct tls_look judged;        /* what the files looked like when they were taken, or refused */
-    bool is_good;                  /* they were taken */
-    int64_t next_try;              /* else, when they are read again: clock_steady */
-    bool is_told;                  /* the log has it that they are not taken */
-    struct tls_look told;          /* what they looked like then */
-    bool is_handed;                /* the core has what is in force */
+    pthread_mutex_t look_lock; /* held while files are read */
+    struct part pair;          /* of the server */
+    struct part clients;
+    bool is_handed;                /* the core has what is in force; under the look lock */
     atomic_int_fast64_t next_look; /* of calls: clock_steady */
     pthread_mutex_t lock;          /* for what calls read: never held for long */
-    struct tls_files files;        /* in force: changed under both locks, read under either */
     atomic_int_fast64_t next_tell; /* of a client that was refused: clock_steady */
     atomic_uint_fast64_t untold;   /* how many were refused since */
 };
@@ -51,17 +59,17 @@ bool tls_knows_clients(const struct tls *tls)
 
 /* --- looking at the files: under the look lock --- */
 
-static void log_taken(const struct tls *tls, const struct tls_files *files)
+static void log_pair(const struct tls *tls, const struct tls_files *files)
 {
-    int64_t left = files->not_after - certificate_now();
-    const struct members *members = &files->members;
-    const char *address = tls->listener->address;
-    log_info("tls-files", log_str("listener", address), log_num("clients", (int64_t)members->count),
-             log_num("certificate_days", left > 0 ? left / DAY : -1));
-    if (left <= 0)
-        log_warning("tls-certificate-expired", log_str("listener", address),
+    if (files->not_after <= certificate_now())
+        log_warning("tls-certificate-expired", log_str("listener", tls->listener->address),
                     log_str("file", tls->conf->certificate),
                     log_str("answer", "clients refuse it: put a new one, and its key, in place"));
+}
+
+static void log_clients(const struct tls *tls, const struct members *members)
+{
+    const char *address = tls->listener->address;
     if (members->left_out != 0)
         log_warning("tls-clients-left-out", log_str("listener", address),
                     log_num("count", members->left_out), log_str("first", members->note));
@@ -71,75 +79,101 @@ static void log_taken(const struct tls *tls, const struct tls_files *files)
                     log_str("answer", "no certificate is let in: add one by `assetctl cert add`"));
 }
 
-static void log_kept(struct tls *tls, const struct tls_look *look, const struct err *reason)
+/* What is in force now that WHAT was read. */
+static void log_taken(const struct tls *tls, const char *what)
 {
-    if (tls->is_told && tls_look_is_same(&tls->told, look))
-        return;
-    tls->is_told = true;
-    tls->told = *look;
-    log_warning("tls-files-kept", log_str("listener", tls->listener->address),
-                log_str("reason", reason->msg),
-                log_str("answer", "what was read before stays in force, for servers and clients; "
-                                  "removing a file revokes nobody"));
+    int64_t left = tls->pair.files.not_after - certificate_now();
+    log_info("tls-files", log_str("listener", tls->listener->address), log_str("read", what),
+             log_num("clients", (int64_t)tls->clients.files.members.count),
+             log_num("certificate_days", left > 0 ? left / DAY : -1));
 }
 
-static void take(struct tls *tls, struct tls_files *files)
+static void log_part(const struct tls *tls, const struct part *part)
+{
+    if (part == &tls->pair)
+        log_pair(tls, &part->files);
+    else
+        log_clients(tls, &part->files.members);
+}
+
+static void log_kept(const struct tls *tls, struct part *part, const struct tls_look *look,
+                     const struct err *reason)
+{
+    if (part->is_told && tls_look_is_same(&part->told, look))
+        return;
+    part->is_told = true;
+    part->told = *look;
+    log_warning("tls-files-kept", log_str("listener", tls->listener->address),
+                log_str("reason", reason->msg), log_str("answer", part->stays));
+}
+
+static void take(struct tls *tls, struct part *part, struct tls_files *files)
 {
     (void)pthread_mutex_lock(&tls->lock);
-    struct tls_files former = tls->files;
-    tls->files = *files;
+    struct tls_files former = part->files;
+    part->files = *files;
     (void)pthread_mutex_unlock(&tls->lock);
     *files = (struct tls_files){.not_after = 0};
     tls_files_fini(&former);
     tls->is_handed = false;
 }
 
-/* Whether it may be half of a change: one file of two, or one that was emptied to be filled. */
-static bool is_half(const struct tls *tls, const struct tls_files *files, int rc)
+/* Whether it may be half of a change: one file of two, or one that is being written in place. */
+static bool is_half(const struct part *part, const struct tls_files *files, int rc)
 {
-    return rc == -ERR_ABORTED || (rc == 0 && files->members.count == 0 && tls_knows_clients(tls));
+    return rc != 0 || (files->members.count == 0 && part->conf.client_ca != NULL);
 }
 
 /* Of what was read while the files looked as SEEN; RC is how that went. */
-static void judge(struct tls *tls, const struct tls_look *seen, struct tls_files *files, int rc,
-                  int64_t age, struct err *err)
+static void judge(struct tls *tls, struct part *part, const struct tls_look *seen,
+                  struct tls_files *files, int rc, int64_t age, struct err *err)
 {
-    bool is_new = rc != 0 || !digest_equal(&files->digest, &tls->files.digest);
+    bool is_new = rc != 0 || !digest_equal(&files->digest, &part->files.digest);
     if (rc == 0 && is_new)
-        rc = tls_files_judge(tls->conf, files, err);
-    if (is_new && is_half(tls, files, rc) && tls_look_is_fresh(seen, age))
+        rc = tls_files_judge(&part->conf, files, err);
+    if (is_new && is_half(part, files, rc) && tls_look_is_fresh(seen, age))
         return;
     /* What has just changed may change again without looking other: it is read once more. */
     if (!tls_look_is_fresh(seen, FRESH))
-        tls->judged = *seen;
-    tls->is_good = rc == 0;
-    tls->next_try = clock_steady() + LOOK_INTERVAL;
+        part->judged = *seen;
+    part->is_good = rc == 0;
+    part->next_try = clock_steady() + LOOK_INTERVAL;
     if (rc != 0) {
-        log_kept(tls, seen, err);
+        log_kept(tls, part, seen, err);
         return;
     }
-    if (is_new || tls->is_told)
-        log_taken(tls, is_new ? files : &tls->files);
-    tls->is_told = false;
     if (is_new)
-        take(tls, files);
+        take(tls, part, files);
+    if (is_new || part->is_told) {
+        log_taken(tls, part == &tls->pair ? "certificate and key" : "clients");
+        log_part(tls, part);
+    }
+    part->is_told = false;
 }
 
 /* AGE: milliseconds for which what may be half of a change is left alone. */
-static void look(struct tls *tls, int64_t age)
+static void look_at_part(struct tls *tls, struct part *part, int64_t age)
 {
     struct tls_look before, after;
     struct tls_files files;
     struct err err;
-    tls_look_take(&before, tls->conf);
+    tls_look_take(&before, &part->conf);
     /* What was refused may have been good, and memory short: OpenSSL does not always tell them. */
-    if (tls_look_is_same(&before, &tls->judged) && (tls->is_good || clock_steady() < tls->next_try))
+    if (tls_look_is_same(&before, &part->judged) &&
+        (part->is_good || clock_steady() < part->next_try))
         return;
-    int rc = tls_files_read(tls->conf, &files, &err);
-    tls_look_take(&after, tls->conf);
+    int rc = tls_files_read(&part->conf, &files, &err);
+    tls_look_take(&after, &part->conf);
     if (tls_look_is_same(&before, &after))
-        judge(tls, &after, &files, rc, age, &err);
+        judge(tls, part, &after, &files, rc, age, &err);
     tls_files_fini(&files);
+}
+
+/* A broken pair delays no revocation, nor a broken list a new pair. */
+static void look(struct tls *tls, int64_t age)
+{
+    look_at_part(tls, &tls->clients, age);
+    look_at_part(tls, &tls->pair, age);
 }
 
 void tls_refresh(struct tls *tls)
@@ -168,12 +202,14 @@ static void look_at_times(struct tls *tls)
  * What the core is to be shown next. It ends the process where there are no authorities: the
  * server's own certificate stands in for them, whose owner is nobody to the calls.
  */
-static grpc_ssl_server_certificate_config *make_config(struct tls_files *files)
+static grpc_ssl_server_certificate_config *make_config(const struct tls *tls)
 {
-    const struct text *roots = files->members.roots.size > 1 ? &files->members.roots : &files->leaf;
-    grpc_ssl_pem_key_cert_pair pair = {.private_key = files->key.bytes,
-                                       .cert_chain = files->chain.bytes};
-    return grpc_ssl_server_certificate_config_create(roots->bytes, &pair, 1);
+    const struct tls_files *pair = &tls->pair.files;
+    const struct text *clients = &tls->clients.files.members.roots;
+    const struct text *roots = clients->size > 1 ? clients : &pair->leaf;
+    grpc_ssl_pem_key_cert_pair texts = {.private_key = pair->key.bytes,
+                                        .cert_chain = pair->chain.bytes};
+    return grpc_ssl_server_certificate_config_create(roots->bytes, &texts, 1);
 }
 
 /* Called by the core for each new connection, one at a time for each server. */
@@ -185,8 +221,7 @@ static grpc_ssl_certificate_config_reload_status fetch(void *context,
     (void)pthread_mutex_lock(&tls->look_lock);
     look(tls, SETTLE);
     if (!tls->is_handed) {
-        *config = make_config(&tls->files);
-        text_fini(&tls->files.key); /* which calls do not look at */
+        *config = make_config(tls);
         tls->is_handed = true;
         status = GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
     }
@@ -250,7 +285,8 @@ static int find(struct tls *tls, const grpc_auth_property *pem, struct arena *ar
                 const char **name, enum role *role, struct err *err)
 {
     (void)pthread_mutex_lock(&tls->lock);
-    const struct member *member = members_find(&tls->files.members, pem->value, pem->value_length);
+    const struct member *member =
+        members_find(&tls->clients.files.members, pem->value, pem->value_length);
     bool is_member = member != NULL,
          is_current = is_member && member->not_after >= certificate_now();
     if (is_current) {
@@ -284,24 +320,40 @@ int tls_identify(struct tls *tls, grpc_call *call, struct arena *arena, const ch
 
 /* --- begin and end --- */
 
+static int open_part(struct part *part, struct err *err)
+{
+    part->is_good = true; /* where no files are named there is nothing to look at */
+    int rc = tls_files_read(&part->conf, &part->files, err);
+    return rc == 0 ? tls_files_judge(&part->conf, &part->files, err) : rc;
+}
+
 int tls_open(const struct conf_listener *listener, struct tls **out, struct err *err)
 {
+    const struct conf_tls *conf = listener->tls;
     struct tls *tls = calloc(1, sizeof(*tls));
     if (tls == NULL)
         return err_no_memory(err, "TLS");
     pair_check_begin();
     tls->listener = listener;
-    tls->conf = listener->tls;
+    tls->conf = conf;
+    tls->pair.conf = (struct conf_tls){.certificate = conf->certificate, .key = conf->key};
+    tls->pair.stays = "what was read before stays in force; the list of clients is another thing: "
+                      "who is taken out of it is refused";
+    tls->clients.conf = (struct conf_tls){.client_ca = conf->client_ca};
+    tls->clients.stays = "what was read before stays in force; nobody is revoked, not by removing "
+                         "the file either";
     (void)pthread_mutex_init(&tls->look_lock, NULL);
     (void)pthread_mutex_init(&tls->lock, NULL);
-    int rc = tls_files_read(tls->conf, &tls->files, err);
+    int rc = open_part(&tls->pair, err);
     if (rc == 0)
-        rc = tls_files_judge(tls->conf, &tls->files, err);
+        rc = open_part(&tls->clients, err);
     if (rc != 0) {
         tls_close(tls);
         return err_wrap(err, "TLS of listener %s", listener->address);
     }
-    log_taken(tls, &tls->files);
+    log_taken(tls, "all");
+    log_part(tls, &tls->pair);
+    log_part(tls, &tls->clients);
     *out = tls;
     return 0;
 }
@@ -310,7 +362,8 @@ void tls_close(struct tls *tls)
 {
     if (tls == NULL)
         return;
-    tls_files_fini(&tls->files);
+    tls_files_fini(&tls->pair.files);
+    tls_files_fini(&tls->clients.files);
     (void)pthread_mutex_destroy(&tls->lock);
     (void)pthread_mutex_destroy(&tls->look_lock);
     free(tls);

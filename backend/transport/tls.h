@@ -4,11 +4,11 @@
  * asked for, and who calls.
  *
  * The files are looked at when a client connects, by calls once a second at most, and by
- * tls_refresh. What they hold is taken over if all of it is good, and only then: else the old stays
- * in force, which the log tells once (tls-files-kept). A key that does not fit its certificate, and
- * a list of clients without any, are believed once they are a second old: they are what files look
- * like while they are being written. Connections that are open stay so; who calls is looked up for
- * each call.
+ * tls_refresh. Certificate and key are taken over together, the list of clients on its own, each
+ * only if all of it is good: else the old stays in force, which the log tells once
+ * (tls-files-kept). What is broken, and a list of clients without any, is believed once it is a
+ * second old: so files look while they are being written.
+ * Connections that are open stay so; who calls is looked up for each call.
  */
 #ifndef ASSETD_TRANSPORT_TLS_H
 #define ASSETD_TRANSPORT_TLS_H

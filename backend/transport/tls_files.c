@@ -48,7 +48,10 @@ static int refuse_open(const char *path, int error, struct err *err)
     char user[USER_TEXT_SIZE];
     (void)err_errno(err, error, "%s", path);
     return error == EACCES
-               ? err_append(err, "; %s must be able to read it", user_text(geteuid(), user))
+               ? err_append(err,
+                            "; %s must be able to read it, and no InaccessiblePaths= or "
+                            "ProtectHome= of a unit may hide it",
+                            user_text(geteuid(), user))
                : -(int)err->code;
 }
 
@@ -95,7 +98,7 @@ int tls_files_read(const struct conf_tls *conf, struct tls_files *files, struct 
         rc = read_file(conf->key, &files->key, err);
     if (rc == 0 && conf->client_ca != NULL &&
         (rc = read_file(conf->client_ca, &files->authorized, err)) == -ERR_NOT_FOUND)
-        (void)err_append(err, "; to let nobody in, leave it there empty");
+        (void)err_append(err, "; an empty one lets nobody in");
     return rc == 0 ? compute_digest(files, err) : rc;
 }
 
@@ -115,7 +118,8 @@ static int judge_key(const struct conf_tls *conf, struct tls_files *files, struc
 {
     int rc = pair_check_key(conf->certificate != NULL ? &files->chain : NULL, &files->key, err);
     if (rc == -ERR_PRECONDITION)
-        return err_set(err, ERR_ABORTED, "%s is not the key of %s", conf->key, conf->certificate);
+        return err_set(err, ERR_PRECONDITION, "%s is not the key of %s", conf->key,
+                       conf->certificate);
     return rc == 0 ? 0 : err_wrap(err, "%s", conf->key);
 }
 

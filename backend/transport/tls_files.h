@@ -14,8 +14,8 @@
 
 /* Zeroed it holds nothing. */
 struct tls_files {
-    struct text chain;      /* the server's certificate, and those that signed it */
-    struct text key;        /* until the core has it */
+    struct text chain; /* the server's certificate, and those that signed it */
+    struct text key;
     struct text authorized; /* client-ca; until it is judged */
     struct digest digest;   /* of all that they held */
     /* Once it was judged, from when on these and the first two end with a NUL: */
@@ -32,8 +32,7 @@ int tls_files_read(const struct conf_tls *conf, struct tls_files *files, struct 
 
 /*
  * Whether TLS can be done with all that was read; an error says what is wrong with which file, but
- * may come from a lack of memory. ERR_ABORTED: the key does not belong to the certificate, which is
- * what it looks like while both are being replaced.
+ * may come from a lack of memory.
  */
 int tls_files_judge(const struct conf_tls *conf, struct tls_files *files, struct err *err);
 

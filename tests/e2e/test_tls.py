@@ -407,6 +407,19 @@ def test_handshakes_that_do_not_go_on_hold_up_nobody(door):
     wait_until(lambda: descriptors(door.server) <= idle, "their descriptors are left")
 
 
+def test_a_handshake_that_does_not_go_on_ends(door):
+    """Nobody who has no certificate keeps a descriptor of the server's."""
+    said = ("anyone-read", b""), ("require-write", b""), ("require-write", client_hello())
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for kind, words in said:
+            connections.append(stack.enter_context(open_socket(door.listeners[kind])))
+            connections[-1].sendall(words)
+        for connection in connections:
+            connection.settimeout(PATIENCE)
+            assert is_over(connection)
+
+
 def client_hello():
     """The first bytes of a handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

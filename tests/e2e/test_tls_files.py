@@ -4,8 +4,10 @@
 import itertools
 import os
 import pathlib
+import random
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -14,7 +16,7 @@ from lib.client import fails, pieces
 from lib.content import digest_of, noise
 from lib.reloads import hang_up, load
 from lib.server import PATIENCE, wait_until
-from lib.tls import MEMBERS, PAIR, SHUT_OUT, Site, TlsFiles, outcome
+from lib.tls import MEMBERS, PAIR, SHUT_OUT, Site, TlsFiles, open_socket, outcome
 from lib.uploads import held_write
 
 DATA = b"content"
@@ -48,11 +50,16 @@ def in_place(files, texts):
         files.path(name).write_text(text)
 
 
+def padded(texts):
+    """Of one size, whatever they hold."""
+    return {name: text.ljust(8192, "\n") for name, text in texts.items()}
+
+
 def keeping_times(files, texts):
     """As by `cp -p` or `rsync -t`, and of the same size."""
-    for name, text in texts.items():
+    for name, text in padded(texts).items():
         before = files.path(name).stat()
-        files.path(name).write_text(text.ljust(8192, "\n"))
+        files.path(name).write_text(text)
         os.utime(files.path(name), ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
@@ -125,10 +132,25 @@ def test_a_new_pair_by_assetctl(site, files):
 
 def test_no_change_is_too_quick_to_be_seen(site, files):
     """Of the same size, at the same place, within one tick of the file system's clock."""
-    rows = [files.new_pair() for _ in range(8)]
-    for texts in itertools.islice(itertools.cycle(rows), 80):
-        in_place(files, texts)
+    rows = itertools.cycle([padded(files.new_pair()) for _ in range(8)])
+    for _ in range(60):
+        in_place(files, next(rows))
+        # The files are looked at as soon as somebody connects.
+        with open_socket(site.listener):
+            time.sleep(random.random() / 2000)
+            in_place(files, next(rows))
         assert site.seen() == files.server_fingerprint()
+
+
+def test_a_change_that_keeps_size_and_times_is_seen(site, files):
+    """Also if nothing has changed for so long that the files are not read any more."""
+    in_place(files, padded(files.new_pair()))
+    before = site.seen()
+    changed = max(files.path(name).stat().st_ctime for name in PAIR)
+    wait_until(lambda: time.time() > changed + 3, "the clock stands still")
+    assert site.seen() == before
+    keeping_times(files, files.new_pair())
+    assert site.seen() == files.server_fingerprint() != before
 
 
 def test_one_half_of_a_pair_changes_nothing(site, files):
@@ -234,14 +256,58 @@ def test_a_reload_looks_at_the_files(site, files):
     """And believes what they hold, though it may be half of a change."""
     client = site.connect()
     client.upload(DATA)
-    files.replace(MEMBERS, "")
     files.replace("server.key", files.server_pair()[1])
     assert "event=tls-files-kept" in hang_up(site.server)
     assert client.has(DIGEST)
-    files.replace("server.crt", (files.own / "server.crt").read_text())
+    files.replace(MEMBERS, "")
     assert "event=tls-no-clients" in hang_up(site.server)
     assert outcome(client.has, DIGEST) == "UNAUTHENTICATED"
     assert site.of_new() == SHUT_OUT
+    files.replace("server.crt", (files.own / "server.crt").read_text())
+    assert "event=tls-files " in hang_up(site.server)
+
+
+@pytest.mark.parametrize("how", ["another's", "cut", "gone"])
+def test_a_broken_key_delays_no_revocation(site, files, how):
+    """The list of clients counts on its own: for open connections, and for new ones."""
+    files.client("other")
+    client, other = site.connect(), site.connect("other")
+    client.upload(DATA)
+    assert other.has(DIGEST)
+    before, key = site.seen(), files.path("server.key").read_text()
+    if how == "gone":
+        files.path("server.key").unlink()
+    else:
+        files.replace("server.key", files.server_pair()[1] if how == "another's" else key[:90])
+    wait_until(lambda: site.of_new() == "OK" and site.kept(), "nothing is logged")
+    files.assetctl("revoke", "member")
+    wait_until(lambda: outcome(client.has, DIGEST) != "OK", "it goes on")
+    with fails("UNAUTHENTICATED", files.fingerprint("member")):
+        client.has(DIGEST)
+    assert site.of_new() == SHUT_OUT
+    files.client("comer")
+    assert [site.of_new(name) for name in ("comer", "other")] == ["OK"] * 2
+    assert other.has(DIGEST)
+    [line] = site.kept()
+    assert str(files.path("server.key")) in line and "list of clients" in line
+    assert files.seen(site.listener, "other") == before
+    files.replace_server()
+    assert files.seen(site.listener, "other") == files.server_fingerprint() != before
+    assert [site.of_new(name) for name in ("comer", "other", "member")] == ["OK", "OK", SHUT_OUT]
+
+
+def test_a_broken_list_delays_no_new_pair(site, files):
+    client = site.connect()
+    client.upload(DATA)
+    before = site.seen()
+    files.append(MEMBERS, files.certificate("member")[:-100])
+    assert site.of_new() == "OK"
+    files.replace_server()
+    assert site.seen() == files.server_fingerprint() != before
+    assert client.has(DIGEST)
+    wait_until(lambda: client.has(DIGEST) and site.kept(), "nothing is told of the list")
+    [line] = site.kept()
+    assert str(files.path(MEMBERS)) in line
 
 
 def test_a_thousand_members(site, files):

@@ -3,7 +3,6 @@
  * A CAS for which each allocation of memory fails in turn. The sanitizers bring their own
  * allocators: under them nothing fails, and only the script is run.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -18,67 +17,7 @@
 #include "base/log.h"
 #include "cas_script.h"
 #include "disk_faults.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_OWN_ALLOCATOR 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_OWN_ALLOCATOR 0
-#endif
-#endif
-#ifndef HAS_OWN_ALLOCATOR
-#define HAS_OWN_ALLOCATOR 1
-#endif
-
-/* --- memory that runs out --- */
-
-static atomic_uint seen;   /* allocations since it began */
-static atomic_uint first;  /* the one that fails, from 1; 0: none */
-static atomic_uint last;   /* and those up to this one */
-static atomic_uint failed; /* of them */
-
-static void fail_memory(unsigned nth, unsigned times)
-{
-    atomic_store(&seen, 0);
-    atomic_store(&failed, 0);
-    atomic_store(&last, nth + times - 1);
-    atomic_store(&first, nth);
-}
-
-#if HAS_OWN_ALLOCATOR
-
-/* Of the C library, where its own are replaced. */
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-
-static bool fails(void)
-{
-    unsigned number = atomic_fetch_add(&seen, 1) + 1;
-    unsigned begin = atomic_load(&first);
-    if (begin == 0 || number < begin || number > atomic_load(&last))
-        return false;
-    (void)atomic_fetch_add(&failed, 1);
-    errno = ENOMEM;
-    return true;
-}
-
-void *malloc(size_t size)
-{
-    return fails() ? NULL : __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __libc_calloc(count, size);
-}
-
-void *realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __libc_realloc(memory, size);
-}
-
-#endif
+#include "failing_memory.h"
 
 /* --- tests --- */
 
@@ -98,8 +37,7 @@ static unsigned do_once(void (*begin)(struct cas_script *script, unsigned accept
     begin(&script, nth != 0 ? codes | more : 0);
     fail_memory(nth, times);
     go_on(&script);
-    unsigned count = atomic_load(&seen);
-    atomic_store(&first, 0);
+    unsigned count = restore_memory();
     const char *fault = cas_script_end(&script);
     (void)close(cas_script_silence(before));
     if (fault != NULL)

@@ -3,70 +3,11 @@
  * Checks against an external CAS for which each allocation of memory fails in turn. The sanitizers
  * bring their own allocators: under them nothing fails, and only the script is run.
  */
-#include <errno.h>
-
 #include "base/log.h"
+#include "failing_memory.h"
 #include "fake_cas_calls.h"
 #include "remote/remote_cas.h"
 #include "test_tree_messages.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_OWN_ALLOCATOR 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_OWN_ALLOCATOR 0
-#endif
-#endif
-#ifndef HAS_OWN_ALLOCATOR
-#define HAS_OWN_ALLOCATOR 1
-#endif
-
-/* --- memory that runs out --- */
-
-static atomic_uint seen;  /* allocations since it began */
-static atomic_uint first; /* the one that fails, from 1; 0: none */
-static atomic_uint last;  /* and those up to this one */
-
-static void fail_memory(unsigned nth, unsigned times)
-{
-    atomic_store(&seen, 0);
-    atomic_store(&last, nth + times - 1);
-    atomic_store(&first, nth);
-}
-
-#if HAS_OWN_ALLOCATOR
-
-/* Of the C library, where its own are replaced. */
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-
-static bool fails(void)
-{
-    unsigned number = atomic_fetch_add(&seen, 1) + 1;
-    unsigned begin = atomic_load(&first);
-    if (begin == 0 || number < begin || number > atomic_load(&last))
-        return false;
-    errno = ENOMEM;
-    return true;
-}
-
-void *malloc(size_t size)
-{
-    return fails() ? NULL : __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __libc_calloc(count, size);
-}
-
-void *realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __libc_realloc(memory, size);
-}
-
-#endif
 
 /* --- the script --- */
 
@@ -173,8 +114,7 @@ static unsigned do_once(unsigned nth, unsigned times)
         (void)check_all(cas, false);
         (void)check_all(cas, true);
     }
-    unsigned count = atomic_load(&seen);
-    atomic_store(&first, 0);
+    unsigned count = restore_memory();
     if (rc != 0) {
         assert_int_equal(rc, -ERR_NO_MEMORY);
         assert_int_equal(fake.open, 0);

@@ -327,7 +327,54 @@ static void files_that_go_leave_what_they_held(void **state)
         call_as("pal", ROLE_WRITE);
     }
     assert_int_equal(logged("event=tls-files-kept"), 3);
-    assert_true(logged("removing a file revokes nobody") > 0);
+    assert_int_equal(logged("nobody is revoked, not by removing the file either"), 1);
+}
+
+/* Not by calls on an open connection, nor for new ones. */
+static void a_broken_pair_delays_no_revocation(void **state)
+{
+    (void)state;
+    struct text key, certificate;
+    struct err err;
+    authorize("# client: pal", "friend");
+    connect_as("friend");
+    call_as("pal", ROLE_WRITE);
+    make_pair(PAIR_SERVER, "localhost", &key, &certificate);
+    replace("localhost.key", key.bytes);
+    tls_refresh(site.tls);
+    assert_int_equal(logged("who is taken out of it is refused"), 1);
+    write_pair(PAIR_CLIENT, "other");
+    authorize("# client: other", "other");
+    tls_refresh(site.tls);
+    call_refused("is not registered here");
+    connect_as("other");
+    call_as("other", ROLE_WRITE);
+    connect_as("friend");
+    site.name[0] = '\0';
+    assert_int_not_equal(far_cas_try(site.cas, &err), ERR_OK);
+    assert_string_equal(site.name, "");
+    assert_int_equal(logged("event=tls-files listener=here read=clients clients=1 "), 2);
+    assert_int_equal(logged("event=tls-files-kept"), 1);
+    text_fini(&key);
+    text_fini(&certificate);
+}
+
+static void a_broken_list_delays_no_new_pair(void **state)
+{
+    (void)state;
+    authorize("# client: pal", "friend");
+    connect_as("friend");
+    call_as("pal", ROLE_WRITE);
+    replace("authorized.crt", "words");
+    tls_refresh(site.tls);
+    assert_int_equal(logged("nobody is revoked, not by removing the file either"), 1);
+    write_pair(PAIR_SERVER, "localhost");
+    tls_refresh(site.tls);
+    assert_int_equal(logged("event=tls-files listener=here read=\"certificate and key\""), 1);
+    call_as("pal", ROLE_WRITE);
+    connect_as("friend"); /* who trusts the new certificate alone */
+    call_as("pal", ROLE_WRITE);
+    assert_int_equal(logged("event=tls-files-kept"), 1);
 }
 
 /* --- all at once --- */
@@ -377,6 +424,8 @@ int main(void)
         test(half_of_a_change_is_told_once),
         test(what_is_written_again_as_it_was_is_nothing_new),
         test(files_that_go_leave_what_they_held),
+        test(a_broken_pair_delays_no_revocation),
+        test(a_broken_list_delays_no_new_pair),
         test(calls_and_connections_go_on_while_files_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,7 +177,7 @@ static void a_key_of_another_certificate_is_half_of_a_change(void **state)
     struct site *site = *state;
     char *key, *certificate = make(PAIR_SERVER, "localhost", &key);
     scratch_write(&site->scratch, "server.key", key);
-    refuse(&site->conf, ERR_ABORTED, "server.key is not the key of ");
+    refuse(&site->conf, ERR_PRECONDITION, "server.key is not the key of ");
     free(certificate);
     free(key);
 }
@@ -191,7 +191,7 @@ static void a_key_of_another_kind_is_too(void **state)
     assert_int_equal(PEM_write_PrivateKey(file, pair, NULL, NULL, 0, NULL, NULL), 1);
     assert_int_equal(fclose(file), 0);
     EVP_PKEY_free(pair);
-    refuse(&site->conf, ERR_ABORTED, "server.key is not the key of ");
+    refuse(&site->conf, ERR_PRECONDITION, "server.key is not the key of ");
 }
 
 /* OpenSSL would take it for a file, but not for TLS. */
@@ -223,6 +223,9 @@ static void what_is_wrong_is_told_with_the_file(void **state)
     } cases[] = {
         {"server.crt", "", "server.crt: it holds no certificate in PEM form"},
         {"server.crt", "-----BEGIN CERTIFICATE-----\n", "server.crt: line 1: it has no line"},
+        {"server.crt", "-----BEGIN PRIVATE KEY-----\n",
+         "server.crt: it holds a private key, and no certificate; key and certificate may be the "
+         "wrong way round"},
         {"server.key", "", "server.key: it holds no private key in PEM form"},
         {"server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
          "server.key: this key cannot be read"},
@@ -246,7 +249,7 @@ static void what_is_no_file_is_told_and_holds_up_nobody(void **state)
 {
     struct site *site = *state;
     assert_int_equal(unlink(site->client_ca), 0);
-    refuse(&site->conf, ERR_NOT_FOUND, "to let nobody in, leave it there empty");
+    refuse(&site->conf, ERR_NOT_FOUND, "; an empty one lets nobody in");
     assert_int_equal(mkfifo(site->client_ca, 0600), 0);
     refuse(&site->conf, ERR_PRECONDITION, "authorized.crt is no regular file");
     assert_int_equal(unlink(site->key), 0);

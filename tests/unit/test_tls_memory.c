@@ -3,7 +3,6 @@
  * The files of a listener's TLS, read while each allocation of memory fails in turn. The sanitizers
  * bring their own allocators: under them nothing fails, and only the reading is run.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,65 +13,9 @@
 
 #include "credential/pair.h"
 #include "credential/pair_check.h"
+#include "failing_memory.h"
 #include "scratch.h"
 #include "transport/tls_files.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_OWN_ALLOCATOR 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_OWN_ALLOCATOR 0
-#endif
-#endif
-#ifndef HAS_OWN_ALLOCATOR
-#define HAS_OWN_ALLOCATOR 1
-#endif
-
-/* --- memory that runs out --- */
-
-static unsigned seen;  /* allocations since it began */
-static unsigned first; /* the one that fails, from 1; 0: none */
-static unsigned last;  /* and those up to this one */
-
-static void fail_memory(unsigned nth, unsigned times)
-{
-    seen = 0;
-    first = nth;
-    last = nth + times - 1;
-}
-
-#if HAS_OWN_ALLOCATOR
-
-/* Of the C library, where its own are replaced. */
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-
-static bool fails(void)
-{
-    seen++;
-    if (first == 0 || seen < first || seen > last)
-        return false;
-    errno = ENOMEM;
-    return true;
-}
-
-void *malloc(size_t size)
-{
-    return fails() ? NULL : __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __libc_calloc(count, size);
-}
-
-void *realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __libc_realloc(memory, size);
-}
-
-#endif
 
 /* --- the reading --- */
 
@@ -143,8 +86,7 @@ static void no_client_is_lost_where_memory_runs_out(void **state)
         for (unsigned nth = 1; ran_out; nth += times + STEP) {
             fail_memory(nth, times);
             failures += read_files(&site.conf, &err) != 0;
-            first = 0;
-            ran_out = seen >= nth;
+            ran_out = restore_memory() >= nth;
         }
     }
     assert_true(failures > 0 || !HAS_OWN_ALLOCATOR);
