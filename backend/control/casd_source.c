@@ -14,6 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "credential/way.h"
+
 static const char *const folders[CASD_PARTS] = {
     [CASD_OBJECTS] = "cas/objects",
     [CASD_ASSETS] = "assets/objects",
@@ -87,10 +89,9 @@ static int open_folder(const struct casd_source *source, int directory, const ch
     return fd;
 }
 
-int casd_source_open(const char *path, struct casd_source *source, struct err *err)
+static int open_parts(struct casd_source *source, struct err *err)
 {
-    *source = (struct casd_source){.path = path, .fds = {-1, -1}};
-    source->is_privileged = begin_privileged();
+    const char *path = source->path;
     int fd = open_folder(source, AT_FDCWD, path, 0);
     if (fd < 0)
         return err_errno(err, errno, "open %s", path);
@@ -109,6 +110,48 @@ int casd_source_open(const char *path, struct casd_source *source, struct err *e
     (void)close(fd);
     if (rc != 0)
         casd_source_close(source);
+    return rc;
+}
+
+/*
+ * Whether no user can have led root to the folder of PART, which is another's: by a link, or by
+ * putting one folder in the place of another.
+ */
+static bool is_of_one_user(const struct casd_source *source, enum casd_part part)
+{
+    char path[PATH_MAX];
+    struct stat opened, found;
+    struct way way;
+    struct err ignored;
+    if (source->fds[part] < 0)
+        return true;
+    int length = snprintf(path, sizeof(path), "%s/%s", source->path, folders[part]);
+    if (length < 0 || (size_t)length >= sizeof(path))
+        return false;
+    use_rights(source, true);
+    bool is_found = way_begin(&way, path, &ignored) == 0 && way_walk(&way, &ignored) == 0 &&
+                    fstat(way.fd, &found) == 0 && fstat(source->fds[part], &opened) == 0;
+    use_rights(source, false);
+    way_end(&way);
+    return is_found && found.st_dev == opened.st_dev && found.st_ino == opened.st_ino &&
+           way.other == 0 && (way.is_roots || found.st_uid != 0);
+}
+
+int casd_source_open(const char *path, struct casd_source *source, struct err *err)
+{
+    *source = (struct casd_source){.path = path, .fds = {-1, -1}};
+    source->is_privileged = begin_privileged();
+    int rc = open_parts(source, err);
+    if (rc != 0 || !source->is_privileged ||
+        (is_of_one_user(source, CASD_OBJECTS) && is_of_one_user(source, CASD_ASSETS)))
+        return rc;
+    casd_source_close(source);
+    source->is_privileged = false;
+    rc = open_parts(source, err);
+    if (rc == -ERR_DENIED)
+        (void)err_append(err, "; root's right to read is not used there, as one user may have led "
+                              "the way to it into a folder of another: give the folder itself, by "
+                              "a way that is root's and its owner's alone");
     return rc;
 }
 
@@ -284,6 +327,23 @@ void casd_files_fini(struct casd_files *files)
 
 /* --- one file --- */
 
+/* NAME is XX/REST; neither may be a link. */
+static int open_named(int directory, const char *name)
+{
+    enum { FLAGS = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
+    const char folder[] = {name[0], name[1], '\0'};
+    int above = openat(directory, folder, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (above < 0)
+        return -1;
+    int fd = openat(above, name + sizeof(folder), FLAGS | O_NOATIME);
+    if (fd < 0 && errno == EPERM)
+        fd = openat(above, name + sizeof(folder), FLAGS);
+    int saved = errno;
+    (void)close(above);
+    errno = saved;
+    return fd;
+}
+
 /* Writes XX/REST. */
 static void print_name(const struct casd_file *file, char text[2 * CASD_NAME_SIZE + 2])
 {
@@ -321,13 +381,10 @@ static int look_at_opened(struct casd_opened *opened, struct err *err)
 int casd_source_open_file(const struct casd_source *source, enum casd_part part,
                           const struct casd_file *file, struct casd_opened *opened, struct err *err)
 {
-    enum { FLAGS = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
     char name[2 * CASD_NAME_SIZE + 2];
     print_name(file, name);
     use_rights(source, true);
-    opened->fd = openat(source->fds[part], name, FLAGS | O_NOATIME);
-    if (opened->fd < 0 && errno == EPERM)
-        opened->fd = openat(source->fds[part], name, FLAGS);
+    opened->fd = open_named(source->fds[part], name);
     use_rights(source, false);
     if (opened->fd < 0 && errno == ENOENT)
         return err_set(err, ERR_NOT_FOUND, "it is gone");

@@ -119,8 +119,8 @@ struct arguments {
 
 static int refuse_busy(struct err *err)
 {
-    return err_append(err, ": stop that process first, such as by systemctl stop assetd, and start "
-                           "it when the import is done");
+    return err_append(err, ": stop that process first, such as by systemctl stop assetd, or "
+                           "bst-artifact-serve-receive, and start it when the import is done");
 }
 
 static int open_stores(struct casd_import *import, const struct arguments *arguments,
@@ -238,8 +238,9 @@ static int run_import(const struct arguments *arguments)
     struct stat st;
     struct err err;
     casd_source_keep_rights();
-    int rc = stat(arguments->storage, &st) == 0 ? storage_enter(arguments->storage, &err)
-                                                : storage_enter_new(arguments->storage, &err);
+    bool is_there = stat(arguments->storage, &st) == 0;
+    int rc = is_there ? storage_enter(arguments->storage, &err)
+                      : storage_enter_new(arguments->storage, &err);
     if (rc != 0)
         return storage_fail(&err);
     if (casd_source_open(arguments->repo, &import.source, &err) != 0)
@@ -247,6 +248,8 @@ static int run_import(const struct arguments *arguments)
                                       ? "run it as root, or as the user that bst-artifact-server "
                                         "ran as"
                                       : NULL);
+    if (!is_there)
+        command_note("%s is not there yet, and is made", arguments->storage);
     screen_init(&import.screen, "import-casd");
     storage_guard_begin(arguments->storage);
     int status = import_to_stores(&import, arguments);

@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import pty
 import re
 import shutil
 import struct
@@ -20,6 +19,7 @@ from lib.server import (
     files_below,
     run_assetctl,
     run_assetd,
+    shown_by_assetctl,
     wait_until,
 )
 
@@ -727,17 +727,5 @@ def test_progress_goes_to_stderr(stopped, storage):
     done = run_assetctl("check", storage)
     assert re.findall(r"^cas: \d+ % of [0-9.]+ MiB, ", done.stderr, re.MULTILINE)
     assert "\r" not in done.stderr
-    terminal, other_end = pty.openpty()
-    try:
-        done = subprocess.run(
-            [ASSETCTL, "check", str(storage)],
-            stdout=subprocess.PIPE,
-            stderr=other_end,
-            timeout=PATIENCE,
-            check=True,
-        )
-        shown = os.read(terminal, 65536)
-    finally:
-        os.close(terminal)
-        os.close(other_end)
+    shown = shown_by_assetctl("check", storage)
     assert b"\rindex" in shown.replace(b"\x1b[K", b"") and b"\n" not in shown

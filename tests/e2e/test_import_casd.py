@@ -24,7 +24,7 @@ from lib.old_server import OldServer
 from lib.peers import Casd
 from lib.ports import free_port
 from lib.project import ELEMENTS, make_project
-from lib.server import ASSETCTL, run_assetctl, wait_until
+from lib.server import ASSETCTL, PATIENCE, run_assetctl, shown_by_assetctl, wait_until
 
 DAY = 86400
 NOBODY = 65534
@@ -224,6 +224,26 @@ def test_what_is_truncated_is_left_out_with_its_artifact(assetd, made, repo, fol
         assert user.checkout(folder / "pulled") == made.built
 
 
+def test_content_is_durable_before_what_names_it(folder, source, storage):
+    """As a push: a power cut between the two leaves content that nobody names, not a dead name."""
+    source.asset("urn:a", source.blob(b"content"))
+    trace = folder / "trace"
+    done = subprocess.run(
+        # The leak check of a sanitizer wants to trace by itself.
+        [*("env", "LSAN_OPTIONS=detect_leaks=0", "strace", "-f", "-q", "-y", "-o", trace)]
+        + [*("-e", "trace=fsync,fdatasync,syncfs", ASSETCTL, "import-casd", source.path, storage)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    synced = re.findall(r"sync\(\d+<[^>]*/storage/([^>]+)", trace.read_text())
+    segments = [at for at, name in enumerate(synced) if re.fullmatch(r"cas/log/\w+", name)]
+    commits = [at for at, name in enumerate(synced) if name == "index/data.mdb"]
+    assert segments and min(segments) < max(commits), synced
+
+
 # What casd keeps of assets
 
 
@@ -306,6 +326,15 @@ def test_what_was_pushed_since_stays(assetd, source, storage):
     outcome, _ = run_import(source.path, storage)
     assert outcome["assets"] == {"there": 1}
     assert server.start().client().fetch_blob("urn:a").blob_digest == digest_of(b"new")
+
+
+def test_what_was_pushed_to_the_old_server_since_replaces(assetd, source, storage):
+    source.asset("urn:a", source.blob(b"old"), used=time.time() - DAY)
+    run_import(source.path, storage)
+    source.asset("urn:a", source.blob(b"new"))
+    outcome, _ = run_import(source.path, storage)
+    assert outcome["assets"] == {"imported": 1}
+    assert serve(assetd, storage).client().fetch_blob("urn:a").blob_digest == digest_of(b"new")
 
 
 def test_an_asset_without_its_content_is_counted(assetd, source, storage):
@@ -402,6 +431,18 @@ def test_only_the_first_are_told_one_by_one(source, storage):
     assert outcome["blobs"] == {"broken": 40}
     assert len(told) == 18  # 16, that there are more, and that there are no assets
     assert "counted only" in told[16] and "no assets/objects" in told[17]
+
+
+def test_progress_goes_to_stderr(source, storage):
+    """A line for each tenth, or one that is rewritten."""
+    for number in range(20):
+        source.blob(noise(500_000, number))
+    done = run_assetctl("import-casd", source.path, storage)
+    assert re.findall(r"^import-casd: \d+ % of 9\.5 MiB, \d+ MiB/s$", done.stderr, re.M)
+    assert "\r" not in done.stderr
+    source.blob(noise(500_000, "another"))
+    shown = shown_by_assetctl("import-casd", source.path, storage).replace(b"\x1b[K", b"")
+    assert re.search(rb"\rimport-casd: \d+ % of 10\.0 MiB, \d+ MiB/s\r[^\n]", shown)
 
 
 # Again, and ended early
@@ -553,6 +594,20 @@ def test_a_running_server_is_named(assetd, source):
     server = assetd()
     told = refuses(source.path, server.storage)
     assert f"process {server.process.pid}:" in told and "stop that process first" in told
+    assert "systemctl stop assetd, or bst-artifact-serve-receive" in told
+
+
+def test_a_storage_that_is_made_is_told(source, storage):
+    """It may be another than was meant."""
+    if os.geteuid() == 0:
+        os.chown(storage, NOBODY, NOBODY)
+    source.blob(b"x")
+    made = storage / "misspelt"
+    outcome, told = run_import(source.path, made)
+    assert outcome["blobs"] == {"imported": 1}
+    assert f"assetctl: {made} is not there yet, and is made" in told
+    _, told = run_import(source.path, made)
+    assert not [line for line in told if "is made" in line]
 
 
 def test_other_folders_are_refused(folder, storage):
@@ -596,6 +651,33 @@ def test_root_reads_what_only_its_owner_may(folder, source):
     assert outcome == {"blobs": {"imported": 1}, "assets": {"imported": 1}}
     assert snapshot(source.path) == before
     assert {path.lstat().st_uid for path in storage.rglob("*")} == {NOBODY}
+
+
+@as_root
+@pytest.mark.parametrize("link", ["cas", "cas/objects", "assets/objects"])
+@pytest.mark.parametrize("owner", [NOBODY - 2, 0])
+def test_nobody_leads_root_into_the_folder_of_another(folder, source, link, owner):
+    """Whom the source belongs to may not have the storage's user read what is private."""
+    private = CasdFolder(folder / "private")
+    private.asset("urn:a", private.blob(b"private"))
+    source.asset("urn:b", source.blob(b"content"))
+    theirs, ours = private.path / link, source.path / link
+    shutil.rmtree(ours)
+    ours.symlink_to(theirs)
+    for top, user in ((private.path, owner), (source.path, NOBODY - 1)):
+        for path in [top, *top.rglob("*")]:
+            os.chown(path, user, user, follow_symlinks=False)
+    private.path.chmod(0o700)
+    storage = folder / "storage"
+    storage.mkdir()
+    os.chown(storage, NOBODY, NOBODY)
+    told = refuses(source.path, storage)
+    assert "Permission denied" in told and "one user may have led" in told
+    assert not list(storage.rglob("*"))
+    # What anyone may read is no secret.
+    private.path.chmod(0o755)
+    outcome, _ = run_import(source.path, storage)
+    assert outcome["blobs"] == {"imported": 1}
 
 
 @as_root

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import pty
 import re
 import signal
 import subprocess
@@ -54,6 +55,23 @@ def run_assetctl(*arguments, **options):
     done = _run(ASSETCTL, *arguments, **options)
     assert not any(mark in done.stderr for mark in SANITIZER_MARKS), done.stderr
     return done
+
+
+def shown_by_assetctl(*arguments):
+    """Runs it to its end, which must be a good one, on a terminal; returns what that shows."""
+    terminal, other_end = pty.openpty()
+    try:
+        subprocess.run(
+            [ASSETCTL, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=other_end,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return os.read(terminal, 65536)
+    finally:
+        os.close(terminal)
+        os.close(other_end)
 
 
 def run_tool(*command, **options):

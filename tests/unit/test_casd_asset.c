@@ -146,6 +146,20 @@ static void test_another_name_is_refused(void **state)
     arena_fini(&outcome.arena);
 }
 
+/* Neither would be found by a fetch, which has each name once. */
+static void test_a_qualifier_that_comes_twice_is_refused(void **state)
+{
+    static const char twice[] =
+        BLOB "\022g\022\007urn:one\032\006\n\001a\022\0012\032\006\n\001a\022"
+             "\0011\"\006\b\200\250\326\271\007*D\n@" HELLO "\020\005";
+    struct outcome outcome;
+    (void)state;
+    read_bytes(&outcome, samples[QUALIFIED].name, twice, sizeof(twice) - 1);
+    assert_int_equal(outcome.rc, -ERR_INVALID);
+    assert_string_equal(outcome.err.msg, "qualifier \"a\" comes twice");
+    arena_fini(&outcome.arena);
+}
+
 /* --- references --- */
 
 /* A message as it grows. */
@@ -308,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_what_is_cut_is_refused),
         cmocka_unit_test(test_no_flipped_bit_gives_another_key),
         cmocka_unit_test(test_another_name_is_refused),
+        cmocka_unit_test(test_a_qualifier_that_comes_twice_is_refused),
         cmocka_unit_test(test_an_artifact_tells_all_that_is_pushed_with_it),
         cmocka_unit_test(test_a_source_tells_its_files),
         cmocka_unit_test(test_only_buildstreams_blobs_tell),
