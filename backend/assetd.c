@@ -243,7 +243,7 @@ static int serve(const struct conf *conf)
     notify_stopping();
     stop(&parts);
     log_info("stopped", log_str("version", ASSETD_VERSION));
-    return EXIT_SUCCESS;
+    return rpc_has_lost_listener() ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static int refuse(const char *program, const struct err *err)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the command line means: of assetd with a file, of bst-artifact-server without one. */
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf/address.h"
@@ -178,26 +178,36 @@ static int set_log_level(const struct arguments *arguments, struct conf *conf, s
                    arguments->log_level);
 }
 
-/* --- as a file --- */
+/* --- paths --- */
+
+/* Refuses a path that no file can say. */
+static int check_printable(const char *path, struct err *err)
+{
+    return yaml_can_hold(path)
+               ? 0
+               : err_set(err, ERR_INVALID,
+                         "--print-config: \"%.200s\" cannot stand in a file; choose a path of "
+                         "UTF-8 without line breaks and other control characters",
+                         path);
+}
+
+/* The directory that assetd was started in, if it can be found again by that path. */
+static const char *find_directory(char directory[PATH_MAX])
+{
+    struct stat here, there;
+    return getcwd(directory, PATH_MAX) != NULL && stat(".", &here) == 0 &&
+                   stat(directory, &there) == 0 && here.st_dev == there.st_dev &&
+                   here.st_ino == there.st_ino
+               ? directory
+               : NULL;
+}
 
 /*
- * Makes PATH one that means the same in a file, wherever it is read from. Links in it are left: who
- * set them may mean to turn them.
+ * Makes PATH one that says by itself what is meant, in the log as in a file. Links in it are left:
+ * who set them may mean to turn them.
  */
-static int make_whole(const char **path, struct conf *conf, struct err *err)
+static int make_whole(const char **path, const char *directory, struct conf *conf, struct err *err)
 {
-    char directory[PATH_MAX];
-    if (*path == NULL)
-        return 0;
-    if (!yaml_can_hold(*path))
-        return err_set(err, ERR_INVALID,
-                       "--print-config: \"%.200s\" cannot stand in a file; choose a path of UTF-8 "
-                       "without line breaks and other control characters",
-                       *path);
-    if (**path == '/')
-        return 0;
-    if (getcwd(directory, sizeof(directory)) == NULL)
-        return err_errno(err, errno, "--print-config: find the directory of \"%.200s\"", *path);
     while (strncmp(*path, "./", 2) == 0)
         *path += 2 + strspn(*path + 2, "/");
     bool is_here = **path == '\0' || strcmp(*path, ".") == 0;
@@ -206,16 +216,31 @@ static int make_whole(const char **path, struct conf *conf, struct err *err)
     return *path != NULL ? 0 : err_no_memory(err, "the configuration");
 }
 
+/* A server can do with paths as they were given; what is printed is for anywhere. */
 static int make_all_whole(struct arguments *arguments, struct conf *conf, struct err *err)
 {
     const char **paths[] = {&arguments->repo, &arguments->server_key, &arguments->server_cert,
                             &arguments->client_certs};
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-        int rc = make_whole(paths[i], conf, err);
-        if (rc != 0)
+    char buffer[PATH_MAX];
+    const char *directory = find_directory(buffer);
+    bool prints = arguments->print_config != NULL;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof(paths) / sizeof(paths[0]); i++) {
+        if (*paths[i] == NULL)
+            continue;
+        if (prints && (rc = check_printable(*paths[i], err)) != 0)
             return rc;
+        if (**paths[i] == '/')
+            continue;
+        if (directory != NULL)
+            rc = make_whole(paths[i], directory, conf, err);
+        else if (prints)
+            rc = err_set(err, ERR_PRECONDITION,
+                         "--print-config: cannot find the directory that \"%.200s\" is in; give "
+                         "its whole path",
+                         *paths[i]);
     }
-    return 0;
+    return rc;
 }
 
 /* --- all of it --- */
@@ -229,7 +254,7 @@ static int set_conf(struct arguments *arguments, struct conf *conf, struct err *
         return err_no_memory(err, "the configuration");
     conf->listener_count = 1;
     conf->instance_count = 1;
-    int rc = arguments->print_config != NULL ? make_all_whole(arguments, conf, err) : 0;
+    int rc = make_all_whole(arguments, conf, err);
     if (rc == 0)
         rc = set_log_level(arguments, conf, err);
     if (rc == 0)

@@ -4,9 +4,11 @@
 
 #include <grpc/support/log.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -49,6 +51,28 @@ static bool is_told(const char *text)
     return false;
 }
 
+static atomic_bool has_lost_listener;
+
+bool rpc_has_lost_listener(void)
+{
+    return atomic_load(&has_lost_listener);
+}
+
+/*
+ * Out of descriptors, the core closes what it listens by and never opens it again. A server that
+ * nobody can reach is worse than none: it is ended as by an operator, with all that it has under
+ * way, for whoever supervises it to start it anew.
+ */
+static void lose_listener(const char *reason)
+{
+    log_error("listener-lost", log_str("reason", reason),
+              log_str("answer", "a listener takes no more connections: the server ends, to be "
+                                "started again; if too many files are open, let it have more "
+                                "(LimitNOFILE=), or have a firewall limit connections"));
+    atomic_store(&has_lost_listener, true);
+    (void)kill(getpid(), SIGTERM);
+}
+
 /* The core's own messages are of use to who debugs it, and many tell of clients' doings. */
 static void log_of_core(gpr_log_func_args *message)
 {
@@ -56,8 +80,7 @@ static void log_of_core(gpr_log_func_args *message)
                                ? LOG_LEVEL_INFO
                                : LOG_LEVEL_TRACE;
     if (strstr(message->message, "Failed accept") != NULL)
-        log_error("listener-lost", log_str("reason", message->message),
-                  log_str("answer", "a listener takes no more connections: restart assetd"));
+        lose_listener(message->message);
     LOG_AT(level, "grpc-core", log_str("message", message->message), log_str("file", message->file),
            log_num("line", message->line));
 }

@@ -25,6 +25,12 @@ struct rpc_queue;
 void rpc_prepare(void);
 
 /*
+ * Whether the core has given up a listener of this process, for good: SIGTERM was sent to the
+ * process then.
+ */
+bool rpc_has_lost_listener(void);
+
+/*
  * Starts the core and POLLERS threads. One poller is cheapest behind a proxy, two serve direct
  * clients better; more cost hand-offs between threads. The pollers run until rpc_queue_free.
  * BEAT is how many milliseconds a poller that has nothing to do waits before it shows that it is

@@ -82,6 +82,13 @@ static int make_directory(const char *path, const char *parent, struct err *err)
     return sync_directory(parent, err);
 }
 
+/* Behind a denial to make a directory in PARENT. */
+static int explain_parent(const char *parent, struct err *err)
+{
+    char self[USER_TEXT_SIZE];
+    return err_append(err, "; %s may not write to %s", user_text(geteuid(), self), parent);
+}
+
 /* The last directory that was there already may be new. PATH may be nobody's of ours to open. */
 static void sync_above(const char *path)
 {
@@ -113,7 +120,7 @@ static int make_directories(const char *path, struct err *err)
             sync_above(above);
             above[0] = '\0';
             if (make_directory(prefix, parent, err) != 0)
-                return -(int)err->code;
+                return err->code == ERR_DENIED ? explain_parent(parent, err) : -(int)err->code;
         } else {
             memcpy(above, parent, sizeof(above));
         }

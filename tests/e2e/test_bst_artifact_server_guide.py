@@ -184,6 +184,7 @@ def test_from_the_old_server(machines_of, bst, folder, request):
         write(client, "as before")
     reader.go_past("rm -r")
     assert not reader.left
+    assert {path.name for path in repo.iterdir()} == {"assetd", "index"}
     pulls_all(bst(pull), built, folder / "pulled-later")
 
 

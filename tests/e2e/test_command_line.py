@@ -114,6 +114,21 @@ def test_a_disk_that_is_full_is_told(folder):
     assert "print the configuration: No space left on device" in done.stderr
 
 
+# Paths
+
+
+def test_what_is_wrong_is_told_by_its_whole_path(folder):
+    """Whoever reads the journal of a unit does not know where it was started."""
+    pair = ("--server-key", "server.key", "--server-cert", "./server.crt")
+    done = run_assetd("--port", free_port(), *pair, "repo", cwd=folder)
+    assert done.returncode == 1
+    assert re.search(rf" {folder}/server\.(key|crt): No such file", done.stderr)
+    (folder / "file").touch()
+    done = run_assetd("--port", free_port(), "file", cwd=folder)
+    assert done.returncode == 1
+    assert f" {folder}/file" in done.stderr
+
+
 # Without IPv6
 
 WITHOUT_IPV6 = (sys.executable, no_ipv6.__file__)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting: addresses, sockets, the check of a configuration, the old command line, exits."""
 
+import contextlib
 import grp
 import os
 import re
 import socket
 import stat
+import time
 import subprocess
 
 import pytest
@@ -110,6 +112,26 @@ def test_a_stale_socket_is_replaced(assetd, folder):
     assert path.is_socket()
     server = assetd(listeners=[{"address": f"unix:{path}", "access": "write"}])
     server.client(f"unix:{path}").upload(b"x")
+
+
+def test_a_listener_that_is_lost_ends_the_server(assetd):
+    """Out of descriptors the core accepts never again: who supervises us is to start us anew."""
+    server = assetd(prefix=["prlimit", "--nofile=128:128"])
+    server.expects_errors = True
+    path = server.pull.removeprefix("unix:")
+    end = time.monotonic() + PATIENCE
+    with contextlib.ExitStack() as idle:
+        while server.process.poll() is None and time.monotonic() < end:
+            connection = idle.enter_context(socket.socket(socket.AF_UNIX))
+            connection.settimeout(0.1)
+            with contextlib.suppress(OSError):
+                connection.connect(path)
+            if "event=listener-lost" in server.log():
+                time.sleep(0.05)
+        assert server.wait() == 1
+    assert "Too many open files" in server.log()
+    assert "event=listener-lost" in server.log()
+    server.start().client().upload(b"served again")
 
 
 def test_the_directory_of_a_socket_that_is_missing_is_named(assetd, folder):

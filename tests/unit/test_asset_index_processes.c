@@ -501,6 +501,25 @@ static size_t check_uses(struct asset_shared *shared, struct asset_uses *uses)
     return count;
 }
 
+static void test_what_a_former_writer_told_counts_for_nobody(void **state)
+{
+    struct site *site = *state;
+    static const struct store_kind kind = {"index", ASSET_FORMAT, ASSET_FORMAT};
+    struct store_directory directory;
+    struct asset_shared shared;
+    const int self = getpid();
+    assert_int_equal(store_directory_open(site->scratch.path, &kind, &directory, &site->err), 0);
+    assert_int_equal(asset_shared_open(&directory, &shared, &site->err), 0);
+    assert_int_equal(asset_shared_place(&shared, self), ASSET_PLACE_ANY);
+    asset_shared_put_place(&shared, ASSET_PLACE_ELSEWHERE);
+    assert_int_equal(asset_shared_place(&shared, self), ASSET_PLACE_ELSEWHERE);
+    assert_int_equal(asset_shared_place(&shared, self + 1), ASSET_PLACE_ANY);
+    asset_shared_put_place(&shared, ASSET_PLACE_HERE);
+    assert_int_equal(asset_shared_place(&shared, self), ASSET_PLACE_HERE);
+    asset_shared_close(&shared);
+    store_directory_close(&directory);
+}
+
 static void test_uses_of_many(void **state)
 {
     struct site *site = *state;
@@ -838,6 +857,7 @@ int main(void)
         INDEX_TEST(test_a_snapshot_outlives_what_the_writer_does),
         INDEX_TEST(test_readers_follow_to_another_file),
         INDEX_TEST(test_any_of_them_is_killed_at_any_time),
+        INDEX_TEST(test_what_a_former_writer_told_counts_for_nobody),
         INDEX_TEST(test_uses_of_many), /* last: it makes threads */
     };
     (void)signal(SIGPIPE, SIG_IGN);

@@ -443,7 +443,7 @@ static void test_who_keeps_all_evicts_nothing(void **state)
 {
     enum { SIZE = 100 * KIB, BLOBS = 200, KEPT_QUOTA = 8 * MIB };
     struct store *store = *state;
-    struct digest digests[BLOBS];
+    struct digest digests[BLOBS], digest;
     struct cas_writer *writer;
     struct err err;
     size_t count = 0;
@@ -455,6 +455,11 @@ static void test_who_keeps_all_evicts_nothing(void **state)
     digests[count].size = MIB;
     assert_int_equal(cas_writer_open(store->cas, &digests[count], &writer, &err), -ERR_EXHAUSTED);
     assert_non_null(strstr(err.msg, "nothing is to be evicted"));
+    /* What the next one keeps free is left, to the last blob: or it would evict at once. */
+    for (size_t i = 0; put_blob(store->cas, NULL, KIB, BLOBS + i, &digest) == ERR_OK; i++)
+        assert_true(i < KEPT_QUOTA / KIB);
+    const struct cas_space *space = store->cas->space;
+    assert_true(atomic_load(&space->used) <= space->limit - space->aside - space->headroom);
     assert_true(du(store) <= KEPT_QUOTA);
     store_close(store);
     open_keeping(store, KEPT_QUOTA / 2);

@@ -2,6 +2,8 @@
 /* The command line: with a file, as bst-artifact-server had it, and when it is wrong. */
 #include "conf_text.h"
 
+#include <fcntl.h>
+
 enum { ARGUMENTS_MAX = 16 };
 
 /* A command line that was taken, and what was printed on the way. */
@@ -54,6 +56,17 @@ static void take(const char *line, struct taken *taken)
     end_capture(STDERR_FILENO, saved, taken->printed, sizeof(taken->printed));
 }
 
+/* Whether PATH is NAME in the directory that the test runs in. */
+static void assert_here(const char *path, const char *name)
+{
+    char *expected = NULL, *directory = getcwd(NULL, 0);
+    assert_non_null(directory);
+    assert_true(asprintf(&expected, "%s/%s", directory, name) >= 0);
+    assert_string_equal(path, expected);
+    free(expected);
+    free(directory);
+}
+
 static void test_least_of_the_old_server(void **state)
 {
     (void)state;
@@ -72,7 +85,7 @@ static void test_least_of_the_old_server(void **state)
     assert_int_equal(taken.conf.instance_count, 1);
     const struct conf_instance *instance = &taken.conf.instances[0];
     assert_string_equal(instance->name, "");
-    assert_string_equal(instance->storage, "cache");
+    assert_here(instance->storage, "cache");
     assert_false(instance->index_only);
     assert_int_equal(instance->quota, 10000000000);
     assert_int_equal(instance->digest_function_count, 1);
@@ -119,8 +132,8 @@ static void test_tls_of_the_old_server(void **state)
     const struct conf_listener *listener = &taken.conf.listeners[0];
     assert_int_equal(listener->access, CONF_ACCESS_READ);
     assert_non_null(listener->tls);
-    assert_string_equal(listener->tls->certificate, "c");
-    assert_string_equal(listener->tls->key, "k");
+    assert_here(listener->tls->certificate, "c");
+    assert_here(listener->tls->key, "k");
     assert_null(listener->tls->client_ca);
     assert_int_equal(listener->tls->client, CONF_CLIENT_ANYONE);
     conf_fini(&taken.conf);
@@ -132,12 +145,33 @@ static void test_tls_of_the_old_server(void **state)
     listener = &taken.conf.listeners[0];
     assert_int_equal(listener->access, CONF_ACCESS_WRITE);
     assert_non_null(listener->tls);
-    assert_string_equal(listener->tls->client_ca, "a");
+    assert_here(listener->tls->client_ca, "a");
     assert_int_equal(listener->tls->client, CONF_CLIENT_REQUIRE);
     conf_fini(&taken.conf);
     take("bst-artifact-server --port 11001 cache", &taken);
     assert_int_equal(taken.rc, 0);
     assert_null(taken.conf.listeners[0].tls);
+    conf_fini(&taken.conf);
+}
+
+/* The paths stay as they are where the server could not go by whole ones. */
+static void test_a_directory_that_is_gone(void **state)
+{
+    (void)state;
+    char directory[] = "/tmp/assetd-test-XXXXXX";
+    int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct taken taken;
+    assert_true(here >= 0);
+    assert_non_null(mkdtemp(directory));
+    assert_int_equal(chdir(directory), 0);
+    assert_int_equal(rmdir(directory), 0);
+    take("bst-artifact-server --port 1 --server-key k --server-cert ../c cache", &taken);
+    assert_int_equal(fchdir(here), 0);
+    assert_int_equal(close(here), 0);
+    assert_int_equal(taken.rc, 0);
+    assert_string_equal(taken.conf.instances[0].storage, "cache");
+    assert_string_equal(taken.conf.listeners[0].tls->key, "k");
+    assert_string_equal(taken.conf.listeners[0].tls->certificate, "../c");
     conf_fini(&taken.conf);
 }
 
@@ -375,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_least_of_the_old_server),
         cmocka_unit_test(test_all_of_the_old_server),
         cmocka_unit_test(test_tls_of_the_old_server),
+        cmocka_unit_test(test_a_directory_that_is_gone),
         cmocka_unit_test(test_warnings),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_help_and_version),
