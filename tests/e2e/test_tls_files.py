@@ -153,6 +153,24 @@ def test_a_change_that_keeps_size_and_times_is_seen(site, files):
     assert site.seen() == files.server_fingerprint() != before
 
 
+@pytest.mark.parametrize("name", [*PAIR, MEMBERS])
+def test_a_file_that_is_being_written_is_not_told_of(site, files, name):
+    """As by `cp`: who connects meanwhile is served by the former, and nobody is warned."""
+    text = files.path(name).read_text()
+    judged = 0
+    for _ in range(10):
+        told, began = len(site.kept()), time.time()
+        in_place(files, {name: text[: len(text) // 2]})
+        outcomes = [site.of_new(), site.of_new()]
+        # What is longer like that is not being written, but broken.
+        if time.time() - began < 0.9:
+            assert outcomes == ["OK", "OK"]
+            assert len(site.kept()) == told
+            judged += 1
+        in_place(files, {name: text})
+    assert judged > 0
+
+
 def test_one_half_of_a_pair_changes_nothing(site, files):
     certificate, key = files.server_pair()
     for name, text in (("server.crt", certificate), ("server.key", key)):
