@@ -37,6 +37,11 @@ static const struct {
     [LOG_LEVEL_TRACE] = {"trace", "<7>"},
 };
 
+const char *log_level_name(enum log_level level)
+{
+    return levels[level].name;
+}
+
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);

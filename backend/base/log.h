@@ -39,6 +39,9 @@ bool log_enabled(enum log_level level);
  */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 
+/* "error", "warning", "info", "trace". */
+const char *log_level_name(enum log_level level);
+
 /*
  * What goes in front of a line for people that is printed to stderr beside the log: its priority
  * where the journal has stderr, which takes it off, and nothing elsewhere.

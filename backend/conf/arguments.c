@@ -136,8 +136,7 @@ static int set_quota(const char *text, struct conf_instance *instance, struct er
     int64_t quota = 0;
     if (text == NULL)
         return 0;
-    bool is_bare = text[strspn(text, "0123456789")] == '\0';
-    int rc = is_bare ? units_number(text, &quota, err) : units_size(text, "GiB", &quota, err);
+    int rc = units_bytes(text, &quota, err);
     if (rc == 0 && quota == 0)
         rc = err_set(err, ERR_INVALID, "nothing fits in 0 bytes; write a size such as 50GiB");
     if (rc != 0)

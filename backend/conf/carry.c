@@ -115,14 +115,12 @@ static bool is_same_tls(const struct conf_tls *one, const struct conf_tls *other
 /* As it could be written in the file; "" for none, or if memory is out, which KEPT then says. */
 static const char *print_tls(const struct conf_tls *tls, struct conf_kept_list *kept)
 {
-    static const char *const clients[] = {
-        [CONF_CLIENT_REQUEST] = "request", [CONF_CLIENT_REQUIRE] = "require"};
     const char *more = "";
     if (tls == NULL)
         return "";
     if (tls->client_ca != NULL)
         more = arena_printf(kept->arena, ", client-ca: %s, client: %s", tls->client_ca,
-                            clients[tls->client]);
+                            conf_client_name(tls->client));
     const char *text = more == NULL ? NULL
                                     : arena_printf(kept->arena, "{certificate: %s, key: %s%s}",
                                                    tls->certificate, tls->key, more);
@@ -135,10 +133,10 @@ static const char *print_tls(const struct conf_tls *tls, struct conf_kept_list *
 static bool note_listener(const struct conf_listener *running, const struct conf_listener *wanted,
                           size_t index, struct conf_kept_list *kept)
 {
-    static const char *const access[] = {"read", "write", "admin"};
     bool is_any = false;
     if (running->access != wanted->access) {
-        add_listener(kept, index, "access", access[running->access], access[wanted->access]);
+        add_listener(kept, index, "access", conf_access_name(running->access),
+                     conf_access_name(wanted->access));
         is_any = true;
     }
     if (running->socket_mode != wanted->socket_mode) {

@@ -32,6 +32,21 @@ bool conf_names_include(const struct conf_names *names, const char *name)
     return false;
 }
 
+const char *conf_access_name(enum conf_access access)
+{
+    static const char *const names[] = {
+        [CONF_ACCESS_READ] = "read", [CONF_ACCESS_WRITE] = "write", [CONF_ACCESS_ADMIN] = "admin"};
+    return names[access];
+}
+
+const char *conf_client_name(enum conf_client client)
+{
+    static const char *const names[] = {[CONF_CLIENT_ANYONE] = NULL,
+                                        [CONF_CLIENT_REQUEST] = "request",
+                                        [CONF_CLIENT_REQUIRE] = "require"};
+    return names[client];
+}
+
 bool conf_listener_tells_identity(const struct conf_listener *listener)
 {
     return listener->identity != NULL ||

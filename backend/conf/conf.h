@@ -129,6 +129,10 @@ void conf_set_defaults(struct conf *conf);
 void conf_listener_set_defaults(struct conf_listener *listener);
 void conf_instance_set_defaults(struct conf_instance *instance);
 
+/* As a file has them; NULL for CONF_CLIENT_ANYONE, which it says by leaving client-ca out. */
+const char *conf_access_name(enum conf_access access);
+const char *conf_client_name(enum conf_client client);
+
 /* Whether clients have an identity at LISTENER, by which they can be on lists. */
 bool conf_listener_tells_identity(const struct conf_listener *listener);
 

@@ -113,26 +113,21 @@ static void print_time(const char *indent, const char *key, int64_t milliseconds
 static void print_tls(const struct conf_tls *tls, FILE *file)
 {
     static const char indent[] = "      ";
-    static const char *const clients[] = {[CONF_CLIENT_ANYONE] = NULL,
-                                          [CONF_CLIENT_REQUEST] = "request",
-                                          [CONF_CLIENT_REQUIRE] = "require"};
     if (tls == NULL)
         return;
     (void)fputs("    tls:\n", file);
     print_key(indent, "certificate", tls->certificate, file);
     print_key(indent, "key", tls->key, file);
     print_key(indent, "client-ca", tls->client_ca, file);
-    print_key(indent, "client", clients[tls->client], file);
+    print_key(indent, "client", conf_client_name(tls->client), file);
 }
 
 static void print_listener(const struct conf_listener *listener, FILE *file)
 {
-    static const char *const access[] = {
-        [CONF_ACCESS_READ] = "read", [CONF_ACCESS_WRITE] = "write", [CONF_ACCESS_ADMIN] = "admin"};
     struct conf_listener defaults;
     conf_listener_set_defaults(&defaults);
     print_key("  - ", "address", listener->address, file);
-    print_key("    ", "access", access[listener->access], file);
+    print_key("    ", "access", conf_access_name(listener->access), file);
     print_names("instances", &listener->instances, file);
     if (listener->socket_mode != defaults.socket_mode)
         (void)fprintf(file, "    socket-mode: \"%04o\"\n", (unsigned)listener->socket_mode);
@@ -207,10 +202,6 @@ static void print_number(const char *heading, const char *key, unsigned number, 
 
 static void print_rest(const struct conf *conf, FILE *file)
 {
-    static const char *const levels[] = {[LOG_LEVEL_ERROR] = "error",
-                                         [LOG_LEVEL_WARNING] = "warning",
-                                         [LOG_LEVEL_INFO] = "info",
-                                         [LOG_LEVEL_TRACE] = "trace"};
     struct conf defaults;
     conf_set_defaults(&defaults);
     bool has_message = conf->message_limit != defaults.message_limit;
@@ -226,7 +217,7 @@ static void print_rest(const struct conf *conf, FILE *file)
     if (conf->shutdown_grace != defaults.shutdown_grace)
         print_time("", "shutdown-grace", conf->shutdown_grace, file);
     print_key("metrics:\n  ", "address", conf->metrics_address, file);
-    print_key("log:\n  ", "level", levels[conf->log_level], file);
+    print_key("log:\n  ", "level", log_level_name(conf->log_level), file);
 }
 
 void conf_print(const struct conf *conf, FILE *file)

@@ -95,6 +95,12 @@ int units_number(const char *text, int64_t *number, struct err *err)
     return 0;
 }
 
+int units_bytes(const char *text, int64_t *bytes, struct err *err)
+{
+    bool is_bare = text[strspn(text, "0123456789")] == '\0';
+    return is_bare ? units_number(text, bytes, err) : units_size(text, "GiB", bytes, err);
+}
+
 static char *print_units(const struct unit *units, int64_t value, char text[UNITS_TEXT_MAX])
 {
     static const struct unit milliseconds = {"ms", 1};

@@ -20,6 +20,9 @@ int units_size(const char *text, const char *unit, int64_t *bytes, struct err *e
 /* A time in s, m, h or d, in milliseconds; else as units_size. */
 int units_time(const char *text, const char *unit, int64_t *milliseconds, struct err *err);
 
+/* The same, but that digits alone are taken as well, and mean bytes: for command lines. */
+int units_bytes(const char *text, int64_t *bytes, struct err *err);
+
 /* A whole number, digits only. ERR_INVALID for anything else. */
 int units_number(const char *text, int64_t *number, struct err *err);
 

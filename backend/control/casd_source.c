@@ -395,3 +395,19 @@ int casd_source_open_file(const struct casd_source *source, enum casd_part part,
         (void)close(opened->fd);
     return rc;
 }
+
+ssize_t casd_source_read(int fd, uint8_t *buffer, size_t most, struct err *err)
+{
+    size_t size = 0;
+    while (size < most) {
+        ssize_t got = read(fd, buffer + size, most - size);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_errno(err, errno, "read it");
+        if (got == 0)
+            break;
+        size += (size_t)got;
+    }
+    return (ssize_t)size;
+}

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "control/casd_asset.h"
@@ -79,6 +80,12 @@ struct casd_opened {
 int casd_source_open_file(const struct casd_source *source, enum casd_part part,
                           const struct casd_file *file, struct casd_opened *opened,
                           struct err *err);
+
+/*
+ * Reads on in an opened file, up to MOST bytes. Returns how many; fewer: it has ended; negative: an
+ * error.
+ */
+ssize_t casd_source_read(int fd, uint8_t *buffer, size_t most, struct err *err);
 
 /* Bytes of a file's name below the folder, with its NUL. */
 enum { CASD_FILE_TEXT_MAX = 96 };

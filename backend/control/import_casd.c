@@ -260,15 +260,6 @@ static int run_import(const struct arguments *arguments)
 
 /* --- the command line --- */
 
-/* Bytes alone, as bst-artifact-server takes them, or with a unit. */
-static int parse_quota(const char *text, int64_t *quota)
-{
-    struct err err;
-    bool is_bare = text[strspn(text, "0123456789")] == '\0';
-    int rc = is_bare ? units_number(text, quota, &err) : units_size(text, "GiB", quota, &err);
-    return rc == 0 ? 0 : command_refuse("--quota: %s", err.msg);
-}
-
 static bool is_same(const char *one, const char *other)
 {
     struct stat a, b;
@@ -310,9 +301,11 @@ static int find_bounds(struct arguments *arguments, struct conf *conf)
 
 static int prepare(struct arguments *arguments, struct conf *conf)
 {
+    struct err err;
     int status = find_bounds(arguments, conf);
-    if (status == 0 && arguments->quota != NULL)
-        status = parse_quota(arguments->quota, &arguments->bounds.quota);
+    if (status == 0 && arguments->quota != NULL &&
+        units_bytes(arguments->quota, &arguments->bounds.quota, &err) != 0)
+        return command_refuse("--quota: %s", err.msg);
     return status;
 }
 

@@ -3,7 +3,6 @@
  * Assets of casd's into the index, each only if all that it names is in the CAS. Many are made
  * durable and written together.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -152,9 +151,9 @@ static int read_file(const struct casd_opened *opened, struct arena *arena, stru
     uint8_t *buffer = arena_alloc(arena, (size_t)opened->size + 1);
     if (buffer == NULL)
         return err_no_memory(err, "an asset");
-    ssize_t size = pread(opened->fd, buffer, (size_t)opened->size, 0);
+    ssize_t size = casd_source_read(opened->fd, buffer, (size_t)opened->size, err);
     if (size < 0)
-        return err_errno(err, errno, "read it");
+        return -(int)err->code;
     *bytes = (struct span){buffer, (size_t)size};
     return 0;
 }

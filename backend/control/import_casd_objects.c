@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blobs of casd's into the CAS: small ones together, large ones as they are read. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,28 +93,11 @@ static int flush(struct batch *batch, struct err *err)
     return rc;
 }
 
-/* Bytes of the file, MOST at most; negative for an error. */
-static ssize_t read_up_to(int fd, uint8_t *buffer, size_t most, struct err *err)
-{
-    size_t size = 0;
-    while (size < most) {
-        ssize_t got = read(fd, buffer + size, most - size);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return err_errno(err, errno, "read it");
-        if (got == 0)
-            break;
-        size += (size_t)got;
-    }
-    return (ssize_t)size;
-}
-
 static void add_small(struct batch *batch, const struct casd_file *file, int fd)
 {
     struct err err;
     uint8_t *bytes = batch->buffer + batch->used;
-    ssize_t size = read_up_to(fd, bytes, SMALL_MAX, &err);
+    ssize_t size = casd_source_read(fd, bytes, SMALL_MAX, &err);
     if (size < 0) {
         leave_out(batch, file, &err);
         return;
@@ -136,7 +118,7 @@ static int stream(struct batch *batch, int fd, struct cas_writer *writer, struct
     uint64_t done = 0;
     int rc = 0;
     while (rc == 0) {
-        ssize_t size = read_up_to(fd, batch->buffer, READ_SIZE, fault);
+        ssize_t size = casd_source_read(fd, batch->buffer, READ_SIZE, fault);
         if (size < 0)
             return -(int)fault->code;
         if (size == 0)

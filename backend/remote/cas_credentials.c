@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 enum {
@@ -229,11 +230,7 @@ static bool has_changed(struct cas_token *token)
     struct stat now, *seen = &token->seen;
     if (stat(token->file, &now) != 0)
         memset(&now, 0, sizeof(now));
-    bool is_same = now.st_dev == seen->st_dev && now.st_ino == seen->st_ino &&
-                   now.st_size == seen->st_size && now.st_mtim.tv_sec == seen->st_mtim.tv_sec &&
-                   now.st_mtim.tv_nsec == seen->st_mtim.tv_nsec &&
-                   now.st_ctim.tv_sec == seen->st_ctim.tv_sec &&
-                   now.st_ctim.tv_nsec == seen->st_ctim.tv_nsec;
+    bool is_same = file_is_same(&now, seen);
     *seen = now;
     return !is_same;
 }
@@ -276,7 +273,7 @@ void cas_token_hide(const struct cas_token *token, char *text)
 /* None, or one that only the user may be able to read whom the server runs as. */
 static bool is_for_others(const char *path)
 {
-    return path == NULL || (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0 && errno == EACCES);
+    return path == NULL || file_is_for_others(path);
 }
 
 int cas_credentials_check(const struct conf_cas *conf, const char *system_ca, struct err *err)

@@ -176,7 +176,6 @@ static int open_listeners(struct server *server, struct err *err)
 /* All addresses are open: only now may clients be served, so that a failed start serves none. */
 static int serve(struct server *server, struct err *err)
 {
-    static const char *const access[] = {"read", "write", "admin"};
     const struct conf *conf = atomic_load(&server->services)->conf;
     for (size_t i = 0; i < server->count; i++) {
         struct server_listener *listener = &server->listeners[i];
@@ -185,7 +184,7 @@ static int serve(struct server *server, struct err *err)
         if (rc != 0)
             return rc;
         log_info("listening", log_str("address", conf->listeners[i].address),
-                 log_str("access", access[conf->listeners[i].access]));
+                 log_str("access", conf_access_name(conf->listeners[i].access)));
     }
     return 0;
 }

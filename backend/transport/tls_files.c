@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/user.h"
 #include "credential/pair_check.h"
 
@@ -159,9 +160,7 @@ void tls_files_fini(struct tls_files *files)
 /* NULL in the place of a file that only the user may be able to read whom the server runs as. */
 static const char *ours(const char *path)
 {
-    return path != NULL && faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0 && errno == EACCES
-               ? NULL
-               : path;
+    return path == NULL || file_is_for_others(path) ? NULL : path;
 }
 
 int tls_files_check(const struct conf_tls *conf, struct err *err)
@@ -191,22 +190,10 @@ void tls_look_take(struct tls_look *look, const struct conf_tls *conf)
         }
 }
 
-static bool is_same_time(const struct timespec *one, const struct timespec *other)
-{
-    return one->tv_sec == other->tv_sec && one->tv_nsec == other->tv_nsec;
-}
-
-static bool is_same_file(const struct stat *one, const struct stat *other)
-{
-    return one->st_dev == other->st_dev && one->st_ino == other->st_ino &&
-           one->st_size == other->st_size && is_same_time(&one->st_mtim, &other->st_mtim) &&
-           is_same_time(&one->st_ctim, &other->st_ctim);
-}
-
 bool tls_look_is_same(const struct tls_look *one, const struct tls_look *other)
 {
     for (size_t i = 0; i < TLS_FILES; i++)
-        if (one->errors[i] != other->errors[i] || !is_same_file(&one->files[i], &other->files[i]))
+        if (one->errors[i] != other->errors[i] || !file_is_same(&one->files[i], &other->files[i]))
             return false;
     return true;
 }
