@@ -40,12 +40,17 @@ class Unavailable(Exception):
     """The server is dead, or does not write at present."""
 
 
-def call(function, *arguments, **options):
-    """The answer; None if it is NOT_FOUND. Nothing else may happen than what a kill explains."""
+def call(function, *arguments, reasons=None, **options):
+    """
+    The answer; None if it is NOT_FOUND, and REASONS has why. Nothing else may happen than what a
+    kill explains.
+    """
     try:
         return function(*arguments, **options)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.NOT_FOUND:
+            if reasons is not None:
+                reasons.append(error.details())
             return None
         if error.code() != grpc.StatusCode.UNAVAILABLE:
             raise AssertionError(f"{error.code()}: {error.details()}") from error
@@ -221,12 +226,13 @@ class Budget:
 def check(client, model, uri):
     """What was acknowledged is found, whole and right."""
     before = model.expected(uri)
-    answer = call(client.fetch_blob, uri)
+    reasons = []
+    answer = call(client.fetch_blob, uri, reasons=reasons)
     # What was pushed meanwhile may be found as well.
     possible = {asset.digest.hash: asset for asset in (*before, *model.expected(uri))}
     if not before or not possible:
         return
-    assert answer is not None, f"{uri} was acknowledged, and is not found"
+    assert answer is not None, f"{uri} was acknowledged, and is not found: {reasons}"
     asset = possible.get(answer.blob_digest.hash)
     assert asset is not None or not model.expected(uri), f"{uri} is something else"
     if asset is None:
