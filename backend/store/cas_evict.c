@@ -176,7 +176,12 @@ static int64_t count_live(const struct victim *victim)
 
 /* --- its second chance --- */
 
-/* Takes the marks of use off, so that the next time is another question. */
+/*
+ * Takes the marks of use off, so that the next time is another question, and lets the segment count
+ * as used halfway between its last use and now. Were it now, then where all is marked one after the
+ * other would be renewed, and what was stored last would be the first to go. So whatever goes is at
+ * least half as old as all that stays.
+ */
 static void renew(const struct cas_space *space, struct victim *victim)
 {
     struct cas_shared *shared = space->options.shared;
@@ -198,7 +203,9 @@ static void renew(const struct cas_space *space, struct victim *victim)
             (void)atomic_compare_exchange_strong(entry, &place, place & ~(uint64_t)CAS_PLACE_USED);
     }
     digest_table_leave(table);
-    (void)cas_segment_use(shared, victim->number, cas_shared_tick(shared));
+    uint64_t now = cas_shared_tick(shared);
+    uint64_t halfway = victim->last_use / 2 + now / 2 + (victim->last_use & now & 1);
+    (void)cas_segment_use(shared, victim->number, halfway);
 }
 
 /* Carries what has all of MARK. */
@@ -280,8 +287,7 @@ static enum cas_eviction evict(struct cas_space *space, struct victim *victim, b
     int rc = look(space, victim, err);
     if (rc != 0 && !second_chance)
         rc = 0;
-    /* One with a single record was used when its blob was. */
-    if (rc == 0 && second_chance && victim->count > 1 && victim->used_bytes > 0) {
+    if (rc == 0 && second_chance && victim->used_bytes > 0) {
         if (victim->used_bytes > victim->bytes / 2) {
             renew(space, victim);
             return CAS_EVICTION_SPARED;

@@ -10,8 +10,9 @@
  * How a segment goes: what was used in it since it was written or carried is copied to the end of
  * the log, the copies are made durable and take the place of the originals in the digest table, the
  * segment becomes LEAVING, and FREE if nobody has used it meanwhile; then its file is removed. One
- * of which more than half was used is renewed instead, with its marks of use taken off. A segment
- * with one record needs no marks: it was used when its blob was. What a hold relies on stays.
+ * of which more than half was used stays instead, one with a single blob included: its marks of use
+ * are taken off, and it counts as used halfway between its last use and now. What a hold relies on
+ * stays.
  */
 #ifndef ASSETD_STORE_CAS_SPACE_H
 #define ASSETD_STORE_CAS_SPACE_H

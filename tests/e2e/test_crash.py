@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes are killed at any moment of a mixed load, and what was acknowledged stays."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -18,8 +19,12 @@ from lib.shared_storage import SharedStorage, reading
 ROUNDS = 50
 QUOTA = 22 * 10**6
 WATCHED = 60  # assets
-# Bytes that are thrown away from one fetch of all that is watched to the next.
-BUDGET = QUOTA // 5
+# Bytes that are thrown away, and bytes of that which are read, from one fetch of all that is watched
+# to the next. Either is a use, and what was used longest ago goes first. An asset is fetched in each
+# of two rounds, be it as the first in one and as the last in the other: both together, twice, and
+# all that is watched have to be less than the quota, by far, as segments go as a whole.
+THROWN = QUOTA // 8
+READ = QUOTA // 13
 
 # Of cas/shared.
 SHARED_BOOT_ID = 32
@@ -107,9 +112,9 @@ class Model:
 class Load:
     """Threads that do one thing again and again, until they are stopped."""
 
-    def __init__(self, seed, model, servers, budget):
+    def __init__(self, seed, model, servers, budgets):
         self.model = model
-        self.budget = budget
+        self.budgets = budgets
         self.over = threading.Event()
         self.failures = []
         self.counts = dict.fromkeys(("pushed", "thrown", "watched", "read"), 0)
@@ -178,20 +183,21 @@ class Load:
         self.counts["pushed"] += 1
 
     def throw(self, rng, turn, client):
-        if self.budget.left <= 0:
-            self.over.wait(0.002)
-            return
         if rng.random() < 0.5:
-            blobs = [rng.randbytes(rng.randint(1, 8000)) for _ in range(rng.randint(1, 40))]
+            sizes = [rng.randint(1, 8000) for _ in range(rng.randint(1, 40))]
         else:
-            blobs = [rng.randbytes(rng.choice((30_000, 300_000, 1_500_000)))]
-        self.budget.left -= sum(map(len, blobs))
-        self.upload(rng, client, blobs)
+            sizes = [rng.choice((30_000, 300_000, 1_500_000))]
+        with self.budgets.thrown.take(sum(sizes)) as is_taken:
+            if not is_taken:
+                self.over.wait(0.002)
+                return
+            blobs = [rng.randbytes(size) for size in sizes]
+            self.upload(rng, client, blobs)
         self.thrown = [*self.thrown[-20:], digest_of(rng.choice(blobs))]
         self.counts["thrown"] += 1
 
     def watch(self, rng, turn, client):
-        """A budget for what throws away begins with each round through all that is watched."""
+        """The budgets begin anew after each round through all that is watched."""
         watched = self.model.watched()
         if not watched:
             self.over.wait(0.002)
@@ -200,7 +206,7 @@ class Load:
             if self.over.is_set():
                 return
             check(client, self.model, uri)
-        self.budget.left = BUDGET
+        self.budgets.renew()
         self.counts["watched"] += 1
 
     def read(self, rng, turn, client):
@@ -209,18 +215,55 @@ class Load:
             self.over.wait(0.002)
             return
         digest = rng.choice(self.thrown)
-        if rng.random() < 0.5:
-            (answer,) = call(client.batch_read, [digest])
-            assert answer.status.code in (OK, NOT_FOUND, UNAVAILABLE), answer.status
-            data = answer.data if answer.status.code == OK else None
-        else:
-            data = call(client.read, digest)
+        with self.budgets.read.take(digest.size_bytes) as is_taken:
+            if not is_taken:
+                self.over.wait(0.002)
+                return
+            if rng.random() < 0.5:
+                (answer,) = call(client.batch_read, [digest])
+                assert answer.status.code in (OK, NOT_FOUND, UNAVAILABLE), answer.status
+                data = answer.data if answer.status.code == OK else None
+            else:
+                data = call(client.read, digest)
         assert data is None or digest_of(data) == digest, "wrong bytes"
         self.counts["read"] += 1
 
 
 class Budget:
-    left = BUDGET
+    """Bytes of which some are taken, until all of them are there again."""
+
+    def __init__(self, most):
+        self.lock = threading.Lock()
+        self.most = self.left = most
+        self.busy = 0  # of what was taken, what is still being worked with
+
+    @contextlib.contextmanager
+    def take(self, size):
+        """For the time of the work with them; whether so many were left."""
+        with self.lock:
+            is_taken = size <= self.left
+            taken = size if is_taken else 0
+            self.left -= taken
+            self.busy += taken
+        try:
+            yield is_taken
+        finally:
+            with self.lock:
+                self.busy -= taken
+
+    def renew(self):
+        with self.lock:
+            self.left = self.most - self.busy
+
+
+class Budgets:
+    def __init__(self):
+        self.thrown = Budget(THROWN)
+        self.read = Budget(READ)
+
+    def renew(self):
+        self.thrown.renew()
+        self.read.renew()
 
 
 def check(client, model, uri):
@@ -284,7 +327,7 @@ def assert_sound(storage):
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
-def run_round(rng, seed, servers, model, budget, counts, distrusted=None):
+def run_round(rng, seed, servers, model, budgets, counts, distrusted=None):
     """DISTRUSTED: the storage directory, if it is to be as after a power cut."""
     victims = rng.choice(
         [servers[:1], servers[:1], servers[1:2], servers[2:], servers[:2], servers]
@@ -292,7 +335,7 @@ def run_round(rng, seed, servers, model, budget, counts, distrusted=None):
     if distrusted is not None:
         victims = servers
     victims = rng.sample(victims, len(victims))
-    with Load(seed, model, servers, budget) as load:
+    with Load(seed, model, servers, budgets) as load:
         load.over.wait(rng.uniform(0.05, 0.5))
         for server in victims:
             server.kill()
@@ -321,13 +364,13 @@ def test_kill_9_at_any_moment(assetd, folder):
     rng = random.Random(seed)
     shared = SharedStorage(assetd, folder, quota=f"{QUOTA}B")
     servers = [shared.writer(), shared.reader(), shared.reader()]
-    model, budget, counts = Model(), Budget(), {}
+    model, budgets, counts = Model(), Budgets(), {}
     begun = time.monotonic()
     with Watch(shared.storage / "cas") as watch:
         for number in range(ROUNDS):
             print(f"round {number}, {time.monotonic() - begun:.1f} s: {counts}")
             distrusted = shared.storage if number % 10 == 9 else None
-            run_round(rng, f"{seed} {number}", servers, model, budget, counts, distrusted)
+            run_round(rng, f"{seed} {number}", servers, model, budgets, counts, distrusted)
             assert_sound(shared.storage)
     watch.assert_within(QUOTA)
     assert all(counts.values()), counts

@@ -31,7 +31,7 @@ enum {
     SMALL = 1600,
     FILLER = 30000,
     FILLERS = 600,
-    RENEWED = 200, /* fillers between two uses; the quota is less than these */
+    RENEWED = 150, /* fillers between two uses, more than there is room for */
     FILLER_SEED = 1000,
     REQUIRED_MIN = 30, /* blobs at a cut that must be there, on average */
 };

@@ -122,6 +122,48 @@ static void test_a_tree_uses_all(void **state)
     assert_int_equal(atomic_load(&segment->flags), 0);
 }
 
+static void test_a_large_blob_has_its_second_chance(void **state)
+{
+    struct site *site = *state;
+    site_start(site, QUOTA);
+    must_put(site, 0, 100 * KB);
+    must_put(site, 1, 100 * KB);
+    assert_true(use_blob(site, 0, 100 * KB));
+    assert_true(use_blob(site, 1, 100 * KB));
+    must_put(site, 2, 100 * KB);
+    uint64_t next = put_until_evicted(site, 1000, SMALL, 1);
+    assert_true(is_there(site, 0, 100 * KB));
+    assert_true(is_there(site, 1, 100 * KB));
+    assert_false(is_there(site, 2, 100 * KB));
+    assert_int_equal(place_of(site, 0, 100 * KB) & CAS_PLACE_FLAGS, 0);
+    /* There is no third one, but by another use. */
+    assert_true(use_blob(site, 1, 100 * KB));
+    for (; is_there(site, 0, 100 * KB); next++)
+        must_put(site, next, SMALL);
+    assert_true(is_there(site, 1, 100 * KB));
+}
+
+/* Where all else was used as well, but longer ago: that goes, though it has its second chance. */
+static void test_what_was_stored_or_used_last_stays(void **state)
+{
+    struct site *site = *state;
+    uint64_t next = 0;
+    site_start(site, QUOTA);
+    for (; cas_space_used(site->space) < site->space->limit - MB; next++) {
+        must_put(site, next, SMALL);
+        assert_true(use_blob(site, next, SMALL));
+    }
+    must_put(site, 10000, 100 * KB);
+    assert_true(use_blob(site, 10000, 100 * KB));
+    must_put(site, 10001, 100 * KB);
+    assert_int_equal(evicted(site), 0);
+    (void)put_until_evicted(site, 20000, SMALL, 1);
+    assert_true(is_there(site, 10000, 100 * KB));
+    assert_true(is_there(site, 10001, 100 * KB));
+    assert_true(is_there(site, 20000, SMALL));
+    assert_false(is_there(site, 0, SMALL));
+}
+
 /* Where all is used something goes all the same, and where all is used all the time, too. */
 static void test_second_chances_end(void **state)
 {
@@ -463,6 +505,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_was_used_is_carried, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_used_much_is_renewed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_tree_uses_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_large_blob_has_its_second_chance, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_stored_or_used_last_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_chances_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_after_a_round_the_oldest_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_large_goes_in_advance, setup, teardown),
