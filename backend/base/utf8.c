@@ -33,10 +33,24 @@ static size_t sequence_length(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* Whether all of eight bytes are ASCII, and none is 0. */
+static bool are_ascii(const uint8_t *data)
+{
+    uint64_t bytes;
+    memcpy(&bytes, data, sizeof(bytes));
+    /* Below 0x80 a byte keeps its top bit when 0x7f is added, but for 0. */
+    const uint64_t tops = UINT64_C(0x8080808080808080);
+    return (bytes & tops) == 0 && ((bytes + ~tops) & tops) == tops;
+}
+
 bool utf8_is_text(const uint8_t *data, size_t size)
 {
     size_t i = 0;
     while (i < size) {
+        if (size - i >= sizeof(uint64_t) && are_ascii(data + i)) {
+            i += sizeof(uint64_t);
+            continue;
+        }
         if (data[i] == 0)
             return false;
         if (data[i] < 0x80) {

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -13,6 +14,8 @@
 #include "store/asset_life.h"
 #include "store/asset_record.h"
 #include "store/asset_room.h"
+
+_Static_assert((int)ASSET_ID_SIZE == (int)ASSET_HASH_SIZE, "an id is the hash of a name");
 
 enum {
     RENEW_SHARE = 100,  /* of expire_after; a renewal is written when the last is as old as that */
@@ -42,6 +45,10 @@ int asset_index_get(struct asset_index *index, const struct asset_key *key, stru
     rc = asset_tables_find(&index->tables, &name, arena, &row, asset, err);
     if (rc == 0 && is_expired(index, name.hash, &row, index->now()))
         rc = err_set(err, ERR_NOT_FOUND, "the asset has expired");
+    if (rc == 0) {
+        memcpy(asset->id, name.hash, sizeof(asset->id));
+        asset->version = row.record;
+    }
     asset_name_fini(&name);
     return rc;
 }
@@ -93,27 +100,15 @@ static bool is_told(struct asset_index *index, const uint8_t *hash, int64_t now)
            !__builtin_sub_overflow(now, use.at, &age) && age >= 0 && age < USE_AGAIN_MS;
 }
 
-void asset_index_touch(struct asset_index *index, const struct asset_key *key)
+void asset_index_touch(struct asset_index *index, const struct asset *asset)
 {
-    struct asset_name name;
-    struct err err;
-    if (asset_name_init(&name, key, &err) != 0)
-        return; /* without memory for that there is none to renew lives either */
     int64_t now = index->now();
-    bool are_many = false;
-    if (atomic_load(&index->is_writing)) {
-        are_many = asset_uses_add(&index->uses, name.hash, now);
-    } else if (!is_told(index, name.hash, now)) {
-        asset_shared_use(&index->shared, name.hash, now);
-        are_many = asset_uses_add(&index->uses, name.hash, now);
-    }
-    asset_name_fini(&name);
-    if (!are_many)
+    bool is_writing = atomic_load(&index->is_writing);
+    if (!is_writing && is_told(index, asset->id, now))
         return;
-    (void)pthread_mutex_lock(&index->lock);
-    index->are_uses_many = true;
-    (void)pthread_cond_signal(&index->work);
-    (void)pthread_mutex_unlock(&index->lock);
+    if (!is_writing)
+        asset_shared_use(&index->shared, asset->id, now);
+    asset_uses_add(&index->uses, asset->id, now);
 }
 
 void asset_index_write(struct asset_index *index, struct asset_write *write)
@@ -232,19 +227,19 @@ static void wait_for_turn(struct asset_index *index)
     until.tv_nsec += (long)(pause * 1000 * 1000);
     until.tv_sec += until.tv_nsec / (1000 * 1000 * 1000);
     until.tv_nsec %= 1000 * 1000 * 1000;
-    while (index->first == NULL && !index->is_stopping && !index->are_uses_many)
+    while (index->first == NULL && !index->is_stopping)
         if (pthread_cond_timedwait(&index->work, &index->lock, &until) == ETIMEDOUT)
             break;
 }
 
-static void reading_turn(struct asset_index *index, struct asset_write *first, bool are_uses_many)
+static void reading_turn(struct asset_index *index, struct asset_write *first)
 {
     struct err err;
     if (first != NULL) {
         (void)find_holder(index, &err);
         asset_writer_answer(first, NULL, &err);
     }
-    if (are_uses_many)
+    if (asset_uses_are_many(&index->uses))
         trim_uses(index);
     asset_tables_follow(&index->tables);
     compare_place(index);
@@ -266,17 +261,15 @@ static void *index_thread(void *argument)
             wait_for_turn(index);
         struct asset_write *first = index->first;
         bool is_over = index->is_stopping && first == NULL;
-        bool are_uses_many = index->are_uses_many;
         index->first = NULL;
         index->last = &index->first;
-        index->are_uses_many = false;
         (void)pthread_mutex_unlock(&index->lock);
         if (is_over)
             break;
         if (is_writing)
             asset_writer_turn(index, first);
         else
-            reading_turn(index, first, are_uses_many);
+            reading_turn(index, first);
     }
     if (atomic_load(&index->is_writing))
         asset_writer_finish(index);

@@ -46,8 +46,14 @@ struct asset_key {
     size_t qualifier_count;
 };
 
+enum { ASSET_ID_SIZE = 32 };
+
 /* What is known of an asset. All times are milliseconds since 1970. */
 struct asset {
+    /* What asset_index_get has found has these: by what the index knows it, and which push it is.
+     */
+    uint8_t id[ASSET_ID_SIZE];
+    uint64_t version;
     struct digest content;
     int64_t pushed_at;
     int64_t fetched_at;         /* the later of push and last fetch, to within a minute or so */
@@ -109,14 +115,15 @@ int asset_index_get(struct asset_index *index, const struct asset_key *key, stru
                     struct asset *asset, struct err *err);
 
 /*
- * Renews the life of an asset that was just handed out. Kept in memory, where it counts at once for
- * expiry and eviction, and written within a minute or two; a crash may lose it. Of very many
- * different assets within a minute not all are remembered. Never blocks on the disk. Any thread.
+ * Renews the life of an asset that was found and is just handed out. Kept in memory, where it
+ * counts at once for expiry and eviction, and written within a minute or two; a crash may lose it.
+ * Some thousand different assets are remembered, of which some hundred a second are written while
+ * very many come; what comes beyond that is not remembered. Never blocks on the disk. Any thread.
  *
  * A process that reads keeps it where the writer finds it before it removes anything, or the next
  * writer does: for other readers it counts for expiry when it is written.
  */
-void asset_index_touch(struct asset_index *index, const struct asset_key *key);
+void asset_index_touch(struct asset_index *index, const struct asset *asset);
 
 /*
  * A write: ASSET under every key, or (if ASSET is NULL) the removal of every key; in one

@@ -33,7 +33,6 @@ struct asset_index {
     pthread_cond_t work;
     struct asset_write *first;
     struct asset_write **last; /* where the next write is linked in */
-    bool are_uses_many;
     bool is_stopping;
     struct err holder; /* why it does not write, if it may */
 
@@ -47,6 +46,8 @@ struct asset_index {
     int64_t upkeep_at;            /* when the last one was */
     struct timespec upkeep_until; /* when the next one is due, by the clock that is never set */
     bool is_upkeep_due;           /* whatever the clock says */
+    struct timespec uses_until;   /* when the uses are looked at next, by that clock */
+    size_t renewals_left;         /* that upkeep may go on to write until then */
     bool has_upkeep_failed;       /* the last one; the next is not hurried then */
 };
 
@@ -58,7 +59,7 @@ void asset_writer_answer(struct asset_write *first, const struct asset_write *en
 
 /* --- the writing process, on the thread of the index --- */
 
-/* Waits for writes, with the lock held, no longer than to the next upkeep. */
+/* Waits for writes, with the lock held, no longer than to the next look at the uses. */
 void asset_writer_wait(struct asset_index *index);
 
 /* Writes all that was queued: FIRST and those behind it, if any; before it, upkeep if it is due. */

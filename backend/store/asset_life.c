@@ -12,8 +12,7 @@
 
 enum {
     SET_BACK = 60 * 1000, /* milliseconds that a clock must go back for us to believe it */
-    MANY = ASSET_USES_MAX / 2,
-    PASS_MAX = 1024, /* assets that are not due which a sweep passes over */
+    PASS_MAX = 1024,      /* assets that are not due which a sweep passes over */
 };
 
 /* When the clock was set back, the times from before say nothing. */
@@ -53,7 +52,7 @@ int asset_life_renew(struct asset_tables *tables, int64_t now, int64_t renew_aft
     /* What is read from the array is done with before what is forgotten is put there. */
     assert(tables->written_count == 0);
     size_t count = asset_uses_copy(tables->uses, tables->written_uses);
-    bool are_many = count >= MANY;
+    bool are_many = count >= ASSET_USES_MANY;
     int rc = 0;
     *more = false;
     for (size_t i = 0; rc == 0 && i < count; i++) {

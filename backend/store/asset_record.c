@@ -13,6 +13,7 @@
 #include "store/asset_record.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,17 +38,24 @@ static uint8_t *put_u32(uint8_t *out, size_t value)
 
 static uint8_t *put_u64(uint8_t *out, uint64_t value)
 {
-    for (int i = 0; i < 8; i++)
-        *out++ = (uint8_t)(value >> (8 * i));
-    return out;
+    value = htole64(value);
+    memcpy(out, &value, sizeof(value));
+    return out + sizeof(value);
 }
 
 static uint64_t get_u64(const uint8_t *bytes)
 {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++)
-        value |= (uint64_t)bytes[i] << (8 * i);
-    return value;
+    uint64_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return le64toh(value);
+}
+
+#define CHECKSUM_ODD 0x9e3779b97f4a7c15u
+
+static uint64_t checksum_step(uint64_t sum, uint64_t word)
+{
+    sum = (sum ^ word) * CHECKSUM_ODD;
+    return sum ^ sum >> 32;
 }
 
 /*
@@ -56,18 +64,14 @@ static uint64_t get_u64(const uint8_t *bytes)
  */
 static uint64_t checksum(const uint8_t *bytes, size_t size)
 {
-    const uint64_t odd = 0x9e3779b97f4a7c15u;
-    uint64_t sum = size * odd;
-    while (size != 0) {
-        uint8_t word[8] = {0};
-        size_t step = size < sizeof(word) ? size : sizeof(word);
-        memcpy(word, bytes, step);
-        sum = (sum ^ get_u64(word)) * odd;
-        sum ^= sum >> 32;
-        bytes += step;
-        size -= step;
-    }
-    return sum;
+    uint8_t last[8] = {0};
+    uint64_t sum = size * CHECKSUM_ODD;
+    for (; size >= sizeof(last); bytes += sizeof(last), size -= sizeof(last))
+        sum = checksum_step(sum, get_u64(bytes));
+    if (size == 0)
+        return sum;
+    memcpy(last, bytes, size);
+    return checksum_step(sum, get_u64(last));
 }
 
 /* --- names --- */

@@ -19,7 +19,7 @@ enum {
     RESERVE_SHARE = 8, /* of the file, at least RESERVE_PAGES */
     RESERVE_PAGES = 64,
     WRITE_SHARE = 4,            /* of the file, for one write at most */
-    TRANSACTION_MAX = 32 << 20, /* bytes */
+    TRANSACTION_MAX = 16 << 20, /* bytes */
     STEP_BYTES = 1 << 20,       /* of memory for one step of a walk, */
     STEP_LOOKS = 1024,          /* and entries that it looks at */
 };

@@ -50,13 +50,11 @@ static void add(struct asset_uses *uses, uint16_t *slot, const uint8_t *hash, in
     }
 }
 
-bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
+void asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
 {
     (void)pthread_mutex_lock(&uses->lock);
     add(uses, find_slot(uses, hash), hash, at);
-    bool is_time = uses->count >= ASSET_USES_MAX / 2;
     (void)pthread_mutex_unlock(&uses->lock);
-    return is_time;
 }
 
 void asset_uses_merge(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at)
@@ -71,7 +69,7 @@ void asset_uses_merge(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZ
 bool asset_uses_are_many(struct asset_uses *uses)
 {
     (void)pthread_mutex_lock(&uses->lock);
-    bool are_many = uses->count >= ASSET_USES_MAX / 2;
+    bool are_many = uses->count >= ASSET_USES_MANY;
     (void)pthread_mutex_unlock(&uses->lock);
     return are_many;
 }

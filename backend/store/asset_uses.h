@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "store/asset_record.h"
 
-/* More than that between two commits are not remembered. */
-enum { ASSET_USES_MAX = 4096 };
+/* More than that between two commits are not remembered; with so many it is time to write them. */
+enum { ASSET_USES_MAX = 8192, ASSET_USES_MANY = ASSET_USES_MAX / 4 };
 
 struct asset_use {
     uint8_t hash[ASSET_HASH_SIZE];
@@ -32,8 +32,8 @@ struct asset_uses {
 int asset_uses_init(struct asset_uses *uses, struct err *err);
 void asset_uses_fini(struct asset_uses *uses);
 
-/* Remembers a use. True if it is time to have them written. */
-bool asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
+/* Remembers a use. */
+void asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
 
 /* The use of an asset, if that is remembered. */
 bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE],
@@ -45,7 +45,7 @@ size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out);
 /* Remembers a use that another process tells of, unless a later one of the asset is known. */
 void asset_uses_merge(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE], int64_t at);
 
-/* Whether it is time to have them written. */
+/* Whether there are ASSET_USES_MANY. */
 bool asset_uses_are_many(struct asset_uses *uses);
 
 /* Forgets all of them. */

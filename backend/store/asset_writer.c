@@ -14,7 +14,8 @@
 #include "store/asset_room.h"
 
 enum {
-    USES_MS = 1000,     /* from one look at what other processes used to the next, at most */
+    USES_MS = 1000,     /* from one look at the uses, others' included, to the next */
+    RENEWALS_MAX = 512, /* of one transaction, and from look to look while very many are pending */
     EXPIRE_BATCH = 256, /* assets removed by one transaction, so that writes need not wait long */
     EXPIRE_RENEWAL = 2, /* of them for each renewal, so that small files are not overrun */
     SETTLE_SHARE = 2,   /* of the renewals, for a transaction that writes something else */
@@ -106,19 +107,26 @@ static int commit_writes(struct asset_index *index, struct asset_write *first,
     return rc;
 }
 
+/* What an upkeep may have left to do. */
+struct backlog {
+    size_t renewals; /* that were written */
+    bool has_uses;
+    bool has_expired;
+};
+
 /*
  * Writes no more than so many uses, removes some of what has expired, and evicts what the renewals
- * took the room of. *MORE: there may be more of that.
+ * took the room of.
  */
-static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals, bool *more,
-                         struct err *err)
+static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals,
+                         struct backlog *backlog, struct err *err)
 {
     struct changes changes = {.evicted = 0};
     int64_t now = index->now();
     int rc = asset_tables_begin(&index->tables, renewals, err);
     if (rc != 0)
         return rc;
-    rc = asset_life_renew(&index->tables, now, index->renew_after, more, err);
+    rc = asset_life_renew(&index->tables, now, index->renew_after, &backlog->has_uses, err);
     size_t limit = index->tables.renewals_left * EXPIRE_RENEWAL + 1;
     if (limit > EXPIRE_BATCH)
         limit = EXPIRE_BATCH;
@@ -127,7 +135,8 @@ static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals,
                                err);
     if (rc == 0)
         rc = asset_room_settle(&index->tables, &changes.evicted, err);
-    *more |= sweep && changes.expired == limit;
+    backlog->has_expired = sweep && changes.expired == limit;
+    backlog->renewals = renewals - index->tables.renewals_left;
     return finish(index, rc, &changes, err);
 }
 
@@ -141,18 +150,20 @@ static int make_room(struct asset_index *index, size_t bytes, unsigned attempt, 
 }
 
 /* One transaction of upkeep, as small as it has to be. */
-static int commit_some_upkeep(struct asset_index *index, bool sweep, bool *more, struct err *err)
+static int commit_some_upkeep(struct asset_index *index, bool sweep, struct backlog *backlog,
+                              struct err *err)
 {
-    size_t renewals = asset_tables_renewals_max(&index->tables);
-    int rc = commit_upkeep(index, sweep, renewals, more, err);
+    size_t most = asset_tables_renewals_max(&index->tables);
+    size_t renewals = most < RENEWALS_MAX ? most : RENEWALS_MAX;
+    int rc = commit_upkeep(index, sweep, renewals, backlog, err);
     while (rc == -ERR_ABORTED && renewals > 1) {
         renewals /= 2;
-        rc = commit_upkeep(index, sweep, renewals, more, err);
+        rc = commit_upkeep(index, sweep, renewals, backlog, err);
     }
     for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
         rc = make_room(index, ASSET_PUT_COST, attempt, err);
         if (rc == 0)
-            rc = commit_upkeep(index, sweep, renewals, more, err);
+            rc = commit_upkeep(index, sweep, renewals, backlog, err);
     }
     return rc;
 }
@@ -163,9 +174,13 @@ static void upkeep(struct asset_index *index)
     index->upkeep_at = index->now();
     (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
     index->upkeep_until.tv_sec += ASSET_UPKEEP_MS / 1000;
-    bool more = false;
-    index->has_upkeep_failed = commit_some_upkeep(index, true, &more, &err) != 0;
-    index->is_upkeep_due = more && !index->has_upkeep_failed;
+    struct backlog backlog;
+    index->has_upkeep_failed = commit_some_upkeep(index, true, &backlog, &err) != 0;
+    if (!index->has_upkeep_failed)
+        index->renewals_left -=
+            backlog.renewals < index->renewals_left ? backlog.renewals : index->renewals_left;
+    index->is_upkeep_due = !index->has_upkeep_failed &&
+                           (backlog.has_expired || (backlog.has_uses && index->renewals_left > 0));
     if (index->has_upkeep_failed)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg), log_str("answer", "it is tried again in a minute"));
@@ -306,33 +321,34 @@ static bool is_past(const struct timespec *time)
            (now.tv_sec == time->tv_sec && now.tv_nsec >= time->tv_nsec);
 }
 
-static bool has_work(const struct asset_index *index)
-{
-    return index->first != NULL || index->is_stopping || index->are_uses_many ||
-           index->is_upkeep_due;
-}
-
 void asset_writer_wait(struct asset_index *index)
 {
-    while (!has_work(index)) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += USES_MS / 1000;
-        if (pthread_cond_timedwait(&index->work, &index->lock, &until) != ETIMEDOUT)
-            continue;
-        (void)pthread_mutex_unlock(&index->lock);
-        asset_shared_take_uses(&index->shared, &index->uses);
-        bool are_many = asset_uses_are_many(&index->uses);
-        (void)pthread_mutex_lock(&index->lock);
-        index->are_uses_many |= are_many;
-        index->is_upkeep_due |= is_past(&index->upkeep_until);
-    }
-    index->is_upkeep_due |= index->are_uses_many && !index->has_upkeep_failed;
-    index->are_uses_many = false;
+    while (index->first == NULL && !index->is_stopping && !index->is_upkeep_due)
+        if (pthread_cond_timedwait(&index->work, &index->lock, &index->uses_until) == ETIMEDOUT)
+            break;
+}
+
+/*
+ * Once in a while: takes over what other processes used, and sees whether very much is pending.
+ * Renewals are rationed then: where very many assets are fetched at random, each of them is worth
+ * several pages to be written, and more than a fetch costs.
+ */
+static void look_at_uses(struct asset_index *index)
+{
+    if (!is_past(&index->uses_until))
+        return;
+    (void)clock_gettime(CLOCK_MONOTONIC, &index->uses_until);
+    index->uses_until.tv_sec += USES_MS / 1000;
+    bool is_time = is_past(&index->upkeep_until);
+    index->renewals_left = is_time ? ASSET_USES_MAX : RENEWALS_MAX;
+    asset_shared_take_uses(&index->shared, &index->uses);
+    index->is_upkeep_due |=
+        is_time || (!index->has_upkeep_failed && asset_uses_are_many(&index->uses));
 }
 
 void asset_writer_turn(struct asset_index *index, struct asset_write *first)
 {
+    look_at_uses(index);
     if (is_upkeep_due(index))
         upkeep(index);
     write_queue(index, first);
@@ -341,10 +357,10 @@ void asset_writer_turn(struct asset_index *index, struct asset_write *first)
 void asset_writer_finish(struct asset_index *index)
 {
     struct err err;
-    bool more = true;
+    struct backlog backlog = {.has_uses = true};
     int rc = 0;
-    while (rc == 0 && more)
-        rc = commit_some_upkeep(index, false, &more, &err);
+    while (rc == 0 && backlog.has_uses)
+        rc = commit_some_upkeep(index, false, &backlog, &err);
     if (rc != 0)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg),

@@ -477,8 +477,7 @@ int instance_fetch_known(struct instance *instance, struct instance_fetch *fetch
 
 void instance_fetch_touch(struct instance *instance, const struct instance_fetch *fetch)
 {
-    struct asset_key key = key_of(fetch, fetch->uri);
-    asset_index_touch(instance->index, &key);
+    asset_index_touch(instance->index, &fetch->asset);
 }
 
 int instance_fetch_verdict(const struct tree_missing *missing, struct err *err)

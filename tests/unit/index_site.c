@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "store/asset_file.h"
+#include "store/asset_record.h"
 
 atomic_int_fast64_t site_clock;
 
@@ -217,7 +218,12 @@ void site_touch(struct site *site, uint64_t number)
 {
     char text[64];
     struct asset_key key = site_numbered_key(text, number);
-    asset_index_touch(site->index, &key);
+    struct asset_name name;
+    struct asset asset;
+    assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
+    memcpy(asset.id, name.hash, sizeof(asset.id));
+    asset_name_fini(&name);
+    asset_index_touch(site->index, &asset);
 }
 
 void site_block(struct site *site, struct blocker *blocker)

@@ -431,7 +431,8 @@ static void *read_all_the_time(void *argument)
             atomic_fetch_add(&reader->hits, 1);
         else if (rc != -ERR_NOT_FOUND)
             atomic_fetch_add(&reader->faults, 1);
-        asset_index_touch(reader->site->index, &key);
+        if (rc == 0)
+            asset_index_touch(reader->site->index, &asset);
     }
     arena_fini(&arena);
     return NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The asset index: how long assets live. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "index_site.h"
 #include "store/asset_uses.h"
@@ -129,10 +130,10 @@ static void test_a_fetch_while_the_last_one_is_written(void **state)
     struct err err;
     (void)state;
     assert_int_equal(asset_uses_init(&uses, &err), 0);
-    (void)asset_uses_add(&uses, hashes[0], 10);
-    (void)asset_uses_add(&uses, hashes[1], 11);
+    asset_uses_add(&uses, hashes[0], 10);
+    asset_uses_add(&uses, hashes[1], 11);
     assert_int_equal(asset_uses_copy(&uses, written), 2);
-    (void)asset_uses_add(&uses, hashes[0], 12);
+    asset_uses_add(&uses, hashes[0], 12);
     asset_uses_forget(&uses, written, 2);
     assert_true(asset_uses_find(&uses, hashes[0], &use));
     assert_int_equal(use.at, 12);
@@ -171,6 +172,46 @@ static void test_more_fetches_than_are_remembered(void **state)
     site_close(site);
     site_open(site, MIB, 0);
     assert_true(site_has_number(site, 3));
+}
+
+static bool count_fetched_now(void *context, const struct asset_key *key, const struct asset *asset)
+{
+    (void)key;
+    *(size_t *)context += asset->fetched_at == site_now();
+    return true;
+}
+
+/* How many assets are written as fetched by now. */
+static size_t count_renewed(struct site *site)
+{
+    size_t count = 0;
+    uint64_t damaged;
+    assert_int_equal(asset_index_each(site->index, count_fetched_now, &count, &damaged, &site->err),
+                     0);
+    assert_int_equal(damaged, 0);
+    return count;
+}
+
+/* Fetches of very many different assets do not have the writer write all the time. */
+static void test_renewals_are_rationed(void **state)
+{
+    enum { ASSETS = 20000, FETCHING_MS = 300 };
+    struct site *site = *state;
+    site_open(site, 64 * MIB, 0);
+    site_fill(site, 0, ASSETS);
+    atomic_fetch_add(&site_clock, 10 * MINUTE);
+    int64_t begun = clock_steady();
+    while (clock_steady() - begun < FETCHING_MS)
+        for (uint64_t i = 0; i < ASSETS; i++)
+            site_touch(site, i);
+    size_t renewed = count_renewed(site);
+    size_t seconds = (size_t)(clock_steady() - begun) / 1000 + 2;
+    assert_true(renewed <= seconds * ASSET_USES_MANY);
+
+    /* What is remembered is written all the same. */
+    site_close(site);
+    site_open(site, 64 * MIB, 0);
+    assert_true(count_renewed(site) >= ASSET_USES_MAX);
 }
 
 static void test_a_clock_set_back(void **state)
@@ -248,6 +289,7 @@ int main(void)
         INDEX_TEST(test_a_fetch_while_the_last_one_is_written),
         INDEX_TEST(test_closing_writes_the_fetches),
         INDEX_TEST(test_more_fetches_than_are_remembered),
+        INDEX_TEST(test_renewals_are_rationed),
         INDEX_TEST(test_a_clock_set_back),
         INDEX_TEST(test_what_was_pushed_while_the_clock_was_ahead),
         INDEX_TEST(test_the_sweep_leaves_what_was_fetched_since),

@@ -281,6 +281,32 @@ static void utf8_is_told_from_other_bytes(void **state)
     assert_false(utf8_is_text((const uint8_t *)"uri\0evil", 8));
 }
 
+/* Eight bytes may be looked at together: one that is wrong among them counts wherever it is. */
+static void utf8_is_looked_at_byte_by_byte(void **state)
+{
+    enum { SIZE = 27 };
+    static const uint8_t wrong[] = {0, 0x80, 0xc3, 0xff};
+    uint8_t text[SIZE];
+    (void)state;
+    for (size_t size = 0; size <= SIZE; size++) {
+        memset(text, 0x7f, sizeof(text));
+        assert_true(utf8_is_text(text, size));
+        for (size_t at = 0; at < size; at++) {
+            for (size_t i = 0; i < sizeof(wrong); i++) {
+                text[at] = wrong[i];
+                assert_false(utf8_is_text(text, size));
+            }
+            text[at] = 1;
+            assert_true(utf8_is_text(text, size));
+        }
+        for (size_t at = 0; at + 1 < size; at++) {
+            memset(text, 'a', sizeof(text));
+            memcpy(text + at, "\xc3\xa9", 2);
+            assert_true(utf8_is_text(text, size));
+        }
+    }
+}
+
 static void utf8_is_cut_between_characters(void **state)
 {
     (void)state;
@@ -406,6 +432,7 @@ int main(void)
         cmocka_unit_test(digests_of_known_content),
         cmocka_unit_test(malformed_digests_are_refused),
         cmocka_unit_test(utf8_is_told_from_other_bytes),
+        cmocka_unit_test(utf8_is_looked_at_byte_by_byte),
         cmocka_unit_test(utf8_is_cut_between_characters),
         cmocka_unit_test(wire_fields_are_read),
         cmocka_unit_test(wire_nonsense_is_malformed),
