@@ -230,7 +230,8 @@ static int check_whole(struct batch *batch, const struct entry *entry, struct er
     struct tree_missing missing = {.count = 0};
     char digest[DIGEST_TEXT_MAX];
     instance_lists(entry->key.kind, &entry->asset, lists);
-    int rc = tree_check(batch->import->trees, &batch->hold, lists, INSTANCE_LISTS, &missing, err);
+    int rc =
+        tree_check(batch->import->trees, &batch->hold, lists, INSTANCE_LISTS, NULL, &missing, err);
     if (rc != 0 && missing.count != 0)
         (void)err_set(err, ERR_PRECONDITION, "%zu missing, such as %s", missing.count,
                       digest_text(&missing.digests[0], digest));

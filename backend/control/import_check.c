@@ -97,7 +97,8 @@ static void run_own(struct job *job)
     struct cas_hold hold;
     struct err err;
     cas_hold_begin(checks->cas, &hold);
-    int rc = tree_check(checks->trees, &hold, check->lists, INSTANCE_LISTS, &check->missing, &err);
+    int rc =
+        tree_check(checks->trees, &hold, check->lists, INSTANCE_LISTS, NULL, &check->missing, &err);
     cas_hold_end(&hold);
     check->done(check, rc == 0 ? NULL : &err);
 }

@@ -81,7 +81,7 @@ static struct remote_flight **bucket_of(struct remote_cas *cas, const struct tre
 static struct remote_flight *find(struct remote_cas *cas, const struct tree_key *key)
 {
     struct remote_flight *flight = *bucket_of(cas, key);
-    while (flight != NULL && memcmp(flight->key.bytes, key->bytes, TREE_KEY_SIZE) != 0)
+    while (flight != NULL && !tree_key_equal(&flight->key, key))
         flight = flight->chain;
     return flight;
 }

@@ -16,7 +16,7 @@ struct found {
 
 static bool has_key(const struct tree_entry *entry, const void *key)
 {
-    return memcmp(((const struct found *)entry)->key.bytes, key, TREE_KEY_SIZE) == 0;
+    return tree_key_equal(&((const struct found *)entry)->key, key);
 }
 
 int remote_trust_init(struct remote_trust *trust, int64_t span, size_t limit, struct err *err)

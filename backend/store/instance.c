@@ -420,7 +420,8 @@ struct instance *instances_at(const struct instances *instances, size_t index)
 /* Either tree_check or tree_check_remembered. */
 typedef int check_function(struct tree_cache *cache, struct cas_hold *hold,
                            const struct tree_list *lists, size_t list_count,
-                           struct tree_missing *missing, struct err *err);
+                           const struct tree_label *label, struct tree_missing *missing,
+                           struct err *err);
 
 void instance_lists(enum asset_kind kind, const struct asset *asset,
                     struct tree_list lists[INSTANCE_LISTS])
@@ -430,14 +431,23 @@ void instance_lists(enum asset_kind kind, const struct asset *asset,
     lists[2] = (struct tree_list){asset->directories, asset->directory_count, true};
 }
 
-/* Checks the content of an asset and all that it references. */
+/* Checks the content of an asset and all that it references. LABEL: NULL for one that is new. */
 static int check_asset(struct instance *instance, enum asset_kind kind, const struct asset *asset,
-                       struct cas_hold *hold, check_function *check, struct tree_missing *missing,
-                       struct err *err)
+                       const struct tree_label *label, struct cas_hold *hold, check_function *check,
+                       struct tree_missing *missing, struct err *err)
 {
     struct tree_list lists[INSTANCE_LISTS];
     instance_lists(kind, asset, lists);
-    return check(instance->trees, hold, lists, INSTANCE_LISTS, missing, err);
+    return check(instance->trees, hold, lists, INSTANCE_LISTS, label, missing, err);
+}
+
+/* Of an asset that the index has: each push makes another version. */
+static struct tree_label label_of(const struct asset *asset)
+{
+    struct tree_label label = {.version = asset->version, .time = asset->pushed_at};
+    _Static_assert(sizeof(label.name) <= sizeof(asset->id), "a name is the beginning of an id");
+    memcpy(label.name, asset->id, sizeof(label.name));
+    return label;
 }
 
 /* --- fetch --- */
@@ -505,7 +515,9 @@ static int check_found(struct instance *instance, struct instance_fetch *fetch,
     struct tree_missing missing;
     if (instance->cas == NULL)
         return 0;
-    int rc = check_asset(instance, fetch->kind, &fetch->asset, &fetch->hold, check, &missing, err);
+    const struct tree_label label = label_of(&fetch->asset);
+    int rc = check_asset(instance, fetch->kind, &fetch->asset, &label, &fetch->hold, check,
+                         &missing, err);
     return rc != 0 ? instance_fetch_verdict(&missing, err) : 0;
 }
 
@@ -588,8 +600,8 @@ static void check_push(struct job *job)
     struct err err;
     /* Not before: what a push holds while it waits for a worker could keep the workers waiting. */
     cas_hold_begin(push->instance->cas, &push->hold);
-    int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, &push->hold, tree_check,
-                         &push->missing, &err);
+    int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, NULL, &push->hold,
+                         tree_check, &push->missing, &err);
     if (rc != 0) {
         end_push(push, &err);
         return;

@@ -323,15 +323,37 @@ static int walk_all(struct walk *walk, const struct tree_list *lists, size_t lis
     return rc == 0 ? conclude(walk, err) : rc;
 }
 
+/* Whether lists were found whole that had no label then; under AS they have one from now on. */
+static bool is_known_by_content(struct tree_cache *cache, struct cas_hold *hold,
+                                const struct tree_key *key, const struct tree_key *as)
+{
+    struct cas_spread spread;
+    if (as == NULL)
+        return tree_whole_renew(&cache->whole, cache->cas, hold, key, NULL);
+    if (!tree_whole_renew(&cache->whole, cache->cas, hold, key, &spread))
+        return false;
+    const struct cas_spread *const spreads[] = {&spread};
+    tree_whole_add(&cache->whole, as, spreads, 1);
+    cas_spread_fini(&spread);
+    return true;
+}
+
 static int check(struct tree_cache *cache, struct cas_hold *hold, bool nowait,
-                 const struct tree_list *lists, size_t list_count, struct tree_missing *missing,
-                 struct err *err)
+                 const struct tree_list *lists, size_t list_count, const struct tree_label *label,
+                 struct tree_missing *missing, struct err *err)
 {
     struct tree_key key;
+    struct tree_key labelled;
+    const struct tree_key *as = label != NULL ? &labelled : NULL;
     assert(hold != NULL);
     missing->count = 0;
+    if (as != NULL) {
+        tree_keys_label(&cache->whole.keys, label, &labelled);
+        if (tree_whole_renew(&cache->whole, cache->cas, hold, as, NULL))
+            return 0;
+    }
     int rc = tree_keys_make(&cache->whole.keys, lists, list_count, &key, err);
-    if (rc != 0 || tree_whole_renew(&cache->whole, cache->cas, hold, &key, NULL))
+    if (rc != 0 || is_known_by_content(cache, hold, &key, as))
         return rc;
     struct walk walk = {.cache = cache, .hold = hold, .nowait = nowait, .missing = missing};
     struct cas_spread *outer = hold->spread;
@@ -339,20 +361,22 @@ static int check(struct tree_cache *cache, struct cas_hold *hold, bool nowait,
     rc = walk_all(&walk, lists, list_count, err);
     hold->spread = outer;
     if (rc == 0)
-        remember(&walk, &key);
+        remember(&walk, as != NULL ? as : &key);
     walk_fini(&walk);
     return rc;
 }
 
 int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
-               size_t list_count, struct tree_missing *missing, struct err *err)
+               size_t list_count, const struct tree_label *label, struct tree_missing *missing,
+               struct err *err)
 {
-    return check(cache, hold, false, lists, list_count, missing, err);
+    return check(cache, hold, false, lists, list_count, label, missing, err);
 }
 
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct tree_list *lists, size_t list_count,
-                          struct tree_missing *missing, struct err *err)
+                          const struct tree_label *label, struct tree_missing *missing,
+                          struct err *err)
 {
-    return check(cache, hold, true, lists, list_count, missing, err);
+    return check(cache, hold, true, lists, list_count, label, missing, err);
 }

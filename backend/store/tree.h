@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/digest.h"
 #include "base/err.h"
@@ -41,16 +42,27 @@ struct tree_list {
 };
 
 /*
+ * What lists are known by to who asks for them: under the same label there are always the same
+ * lists, so that they need not be gone through to be found again.
+ */
+struct tree_label {
+    uint8_t name[16]; /* a hash that nobody can make collide */
+    uint64_t version; /* of what has that name */
+    int64_t time;     /* of that version */
+};
+
+/*
  * Checks that all of LISTS is there, each distinct directory once, and renews the life of all of it
  * under HOLD, whose spread is used meanwhile. ERR_PRECONDITION: some are missing, see MISSING.
  * ERR_INVALID: a directory is no Directory message, or larger than one may be; its digest is in the
  * message; or there are too many. ERR_UNAVAILABLE: nothing is known to be missing, but some cannot
  * be read at present. The empty directory is always there. Blocks on the disk unless all is
  * remembered. The same lists asked again, and each of a few directories by itself, cost a look at
- * the segments that hold them.
+ * the segments that hold them; with a LABEL, which may be NULL, whatever their length.
  */
 int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tree_list *lists,
-               size_t list_count, struct tree_missing *missing, struct err *err);
+               size_t list_count, const struct tree_label *label, struct tree_missing *missing,
+               struct err *err);
 
 /*
  * The same without touching the disk, and only until something is found missing: then MISSING has
@@ -59,7 +71,8 @@ int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tre
  */
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct tree_list *lists, size_t list_count,
-                          struct tree_missing *missing, struct err *err);
+                          const struct tree_label *label, struct tree_missing *missing,
+                          struct err *err);
 
 /*
  * The digests of the files and of the directories that one Directory message names, through two

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys of lists: a hash over all that they name. */
+/* Keys of lists: a hash over all that they name, or what names them. */
 #include "store/tree_key.h"
 
 #include <string.h>
@@ -9,6 +9,9 @@ int tree_keys_init(struct tree_keys *keys, struct err *err)
 {
     if (getrandom(keys->secret, sizeof(keys->secret), 0) != (ssize_t)sizeof(keys->secret))
         return err_set(err, ERR_UNAVAILABLE, "no random numbers for what is known of trees");
+    /* By an odd factor no two words become the same one. */
+    for (size_t i = 0; i < TREE_KEY_WORDS; i++)
+        keys->secret[i] |= 1;
     return 0;
 }
 
@@ -51,13 +54,28 @@ int tree_keys_make(const struct tree_keys *keys, const struct tree_list *lists, 
             hash_list(hasher, &lists[i]);
     hasher_digest(hasher, &digest);
     hasher_free(hasher);
-    memcpy(key->bytes, digest.hash, sizeof(key->bytes));
+    memcpy(key->words, digest.hash, sizeof(key->words));
     return 0;
+}
+
+void tree_keys_label(const struct tree_keys *keys, const struct tree_label *label,
+                     struct tree_key *key)
+{
+    uint64_t name[2];
+    memcpy(name, label->name, sizeof(name));
+    key->words[0] = (uint64_t)label->time * keys->secret[0] + name[0] * keys->secret[1] +
+                    name[1] * keys->secret[2] + label->version * keys->secret[3];
+    key->words[1] = name[0];
+    key->words[2] = name[1];
+    key->words[3] = label->version;
+}
+
+bool tree_key_equal(const struct tree_key *one, const struct tree_key *other)
+{
+    return memcmp(one->words, other->words, sizeof(one->words)) == 0;
 }
 
 uint32_t tree_key_hash(const struct tree_key *key)
 {
-    uint32_t hash;
-    memcpy(&hash, key->bytes, sizeof(hash));
-    return hash;
+    return (uint32_t)(key->words[0] >> 32); /* which all bits of a product reach */
 }

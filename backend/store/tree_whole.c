@@ -15,7 +15,7 @@ struct found {
 
 static bool has_key(const struct tree_entry *entry, const void *key)
 {
-    return memcmp(((const struct found *)entry)->key.bytes, key, TREE_KEY_SIZE) == 0;
+    return tree_key_equal(&((const struct found *)entry)->key, key);
 }
 
 int tree_whole_init(struct tree_whole *whole, size_t limit, struct err *err)

@@ -211,3 +211,26 @@ def test_a_made_up_digest_does_no_harm(client):
     with fails("NOT_FOUND"):
         client.get_tree(near)
     assert client.read(digest) == data
+
+
+def test_each_push_of_an_asset_is_checked_by_itself(assetd, folder):
+    """What one was found to be says nothing of the next, whose content is gone elsewhere."""
+    storage = folder / "small"
+    server = assetd(instances=[{"name": "", "storage": str(storage), "quota": "100MB"}])
+    server.expects_errors = True
+    client = server.client()
+    artifact = client.upload(b"artifact")
+    # Each has a segment to itself.
+    blobs = [noise(MIB, f"referenced {number}") for number in range(2)]
+    for blob in blobs:
+        client.write(blob)
+        client.push_blob("urn:a", artifact, references_blobs=[digest_of(blob)])
+        for _ in range(2):
+            assert client.fetch_blob("urn:a").blob_digest == artifact
+    damage(storage, blobs[1])
+    with fails("NOT_FOUND"):
+        client.read(digest_of(blobs[1]))
+    with fails("NOT_FOUND", "no longer whole"):
+        client.fetch_blob("urn:a")
+    client.push_blob("urn:a", artifact, references_blobs=[digest_of(blobs[0])])
+    assert client.fetch_blob("urn:a").blob_digest == artifact

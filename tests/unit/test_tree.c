@@ -22,7 +22,7 @@ static int check(struct trees *trees, const struct digest *root)
     struct cas_hold hold;
     cas_hold_begin(trees->store.cas, &hold);
     const struct tree_list list = {root, 1, true};
-    int rc = tree_check(trees->cache, &hold, &list, 1, &trees->missing, &trees->err);
+    int rc = tree_check(trees->cache, &hold, &list, 1, NULL, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     return rc;
 }
@@ -33,7 +33,8 @@ static int check_remembered(struct trees *trees, const struct digest *root)
     struct cas_hold hold;
     cas_hold_begin(trees->store.cas, &hold);
     const struct tree_list list = {root, 1, true};
-    int rc = tree_check_remembered(trees->cache, &hold, &list, 1, &trees->missing, &trees->err);
+    int rc =
+        tree_check_remembered(trees->cache, &hold, &list, 1, NULL, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     assert_int_equal(reads, before);
     return rc;

@@ -39,9 +39,15 @@ static struct tree_key key_of(const struct tree_list *lists, size_t count)
     return key;
 }
 
+static void assert_same(struct tree_key one, struct tree_key other)
+{
+    assert_true(tree_key_equal(&one, &other));
+    assert_int_equal(tree_key_hash(&one), tree_key_hash(&other));
+}
+
 static void assert_other(struct tree_key one, struct tree_key other)
 {
-    assert_memory_not_equal(one.bytes, other.bytes, TREE_KEY_SIZE);
+    assert_false(tree_key_equal(&one, &other));
 }
 
 static void test_each_digest_counts(void **state)
@@ -62,7 +68,7 @@ static void test_each_digest_counts(void **state)
             assert_other(key_of(&list, 1), key);
             digests[i].size ^= 1;
         }
-        assert_memory_equal(key_of(&list, 1).bytes, key.bytes, TREE_KEY_SIZE);
+        assert_same(key_of(&list, 1), key);
     }
 }
 
@@ -90,12 +96,58 @@ static void test_what_is_in_which_list_counts(void **state)
     (void)state;
     make_digests(DIGEST_SHA256, digests);
     struct tree_key key = key_of(lists, 2);
-    assert_memory_equal(key_of(empty, 3).bytes, key.bytes, TREE_KEY_SIZE);
+    assert_same(key_of(empty, 3), key);
     lists[0].count = 99;
     lists[1] = (struct tree_list){.digests = digests + 99, .count = 101, .are_directories = true};
     assert_other(key_of(lists, 2), key);
     lists[0].count = 200;
     assert_other(key_of(lists, 1), key);
+}
+
+static struct tree_key key_of_label(const struct tree_label *label)
+{
+    struct tree_key key;
+    tree_keys_label(&keys, label, &key);
+    return key;
+}
+
+static void test_all_of_a_label_counts(void **state)
+{
+    struct tree_label label = {.name = "an asset's name", .version = 7, .time = 1700000000000};
+    const struct tree_list nothing = {.count = 0};
+    (void)state;
+    struct tree_key key = key_of_label(&label);
+    assert_same(key_of_label(&label), key);
+    assert_other(key_of(&nothing, 1), key);
+    for (size_t i = 0; i < sizeof(label.name); i++) {
+        label.name[i] ^= 1;
+        assert_other(key_of_label(&label), key);
+        label.name[i] ^= 1;
+    }
+    label.version++;
+    assert_other(key_of_label(&label), key);
+    label.version--;
+    label.time++;
+    assert_other(key_of_label(&label), key);
+}
+
+/* Names that differ in little, as whoever pushes may choose them, do not share a bucket. */
+static void test_labels_that_are_alike_spread(void **state)
+{
+    enum { LABELS = 4096, BUCKETS = 1 << 16 };
+    static uint8_t used[BUCKETS];
+    size_t distinct = 0;
+    (void)state;
+    memset(used, 0, sizeof(used));
+    for (unsigned i = 0; i < LABELS; i++) {
+        struct tree_label label = {.version = i, .time = 1700000000000 + i % 3};
+        memcpy(label.name + i % 12, &i, sizeof(i));
+        const struct tree_key key = key_of_label(&label);
+        uint8_t *bucket = &used[tree_key_hash(&key) % BUCKETS];
+        distinct += *bucket == 0;
+        *bucket = 1;
+    }
+    assert_true(distinct > LABELS * 3 / 4);
 }
 
 int main(void)
@@ -104,6 +156,8 @@ int main(void)
         cmocka_unit_test(test_each_digest_counts),
         cmocka_unit_test(test_each_length_counts),
         cmocka_unit_test(test_what_is_in_which_list_counts),
+        cmocka_unit_test(test_all_of_a_label_counts),
+        cmocka_unit_test(test_labels_that_are_alike_spread),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

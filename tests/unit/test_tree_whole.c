@@ -285,9 +285,10 @@ static void *ask(void *context)
                                         party->roots[random >> 26 & (ROOTS - 1)]};
         const struct tree_list list = {roots, 1 + (random >> 25 & 1), true};
         cas_hold_begin(party->trees->store.cas, &hold);
-        int rc = round % 2 == 0
-                     ? tree_check_remembered(party->trees->cache, &hold, &list, 1, &missing, &err)
-                     : tree_check(party->trees->cache, &hold, &list, 1, &missing, &err);
+        int rc =
+            round % 2 == 0
+                ? tree_check_remembered(party->trees->cache, &hold, &list, 1, NULL, &missing, &err)
+                : tree_check(party->trees->cache, &hold, &list, 1, NULL, &missing, &err);
         cas_hold_end(&hold);
         if (rc == 0)
             atomic_fetch_add(&party->whole, 1);

@@ -55,7 +55,7 @@ static inline int check_lists(struct trees *trees, const struct digest *blobs, s
     const struct tree_list lists[] = {{blobs, blob_count, false},
                                       {directories, directory_count, true}};
     cas_hold_begin(trees->store.cas, &hold);
-    int rc = tree_check(trees->cache, &hold, lists, 2, &trees->missing, &trees->err);
+    int rc = tree_check(trees->cache, &hold, lists, 2, NULL, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     return rc;
 }
@@ -68,7 +68,8 @@ static inline int check_lists_remembered(struct trees *trees, const struct diges
     const struct tree_list lists[] = {{blobs, blob_count, false},
                                       {directories, directory_count, true}};
     cas_hold_begin(trees->store.cas, &hold);
-    int rc = tree_check_remembered(trees->cache, &hold, lists, 2, &trees->missing, &trees->err);
+    int rc =
+        tree_check_remembered(trees->cache, &hold, lists, 2, NULL, &trees->missing, &trees->err);
     cas_hold_end(&hold);
     return rc;
 }
