@@ -593,6 +593,14 @@ static void on_synced(struct cas_sync *sync, const struct err *err)
         write_index(push);
 }
 
+/* All is there: makes it durable, and goes on from there. */
+static void sync_push(struct instance_push *push)
+{
+    push->sync = (struct cas_sync){.hold = &push->hold, .done = on_synced};
+    cas_sync(push->instance->cas, &push->sync);
+}
+
+/* On a worker. */
 static void check_push(struct job *job)
 {
     struct instance_push *push =
@@ -606,8 +614,25 @@ static void check_push(struct job *job)
         end_push(push, &err);
         return;
     }
-    push->sync = (struct cas_sync){.hold = &push->hold, .done = on_synced};
-    cas_sync(push->instance->cas, &push->sync);
+    sync_push(push);
+}
+
+/*
+ * Whether the push could be checked without a worker, which saves two hand-overs. What was just
+ * uploaded is there, but its directories have not been looked into: not worth an attempt. And of
+ * what is missing a worker finds all.
+ */
+static bool check_push_at_once(struct instance_push *push)
+{
+    struct err err;
+    if (push->keys[0].kind == ASSET_DIRECTORY || push->asset.directory_count != 0)
+        return false;
+    cas_hold_begin(push->instance->cas, &push->hold);
+    int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, NULL, &push->hold,
+                         tree_check_remembered, &push->missing, &err);
+    if (rc != 0)
+        cas_hold_end(&push->hold);
+    return rc == 0;
 }
 
 int instance_is_writing(const struct instance *instance, struct err *err)
@@ -625,7 +650,10 @@ void instance_push(struct instance *instance, struct instance_push *push)
         push->done(push, &err);
     } else if (instance->cas == NULL) {
         write_index(push);
+    } else if (check_push_at_once(push)) {
+        sync_push(push);
     } else {
+        push->missing.count = 0;
         push->job.run = check_push;
         pool_submit(instance->workers, &push->job);
     }
