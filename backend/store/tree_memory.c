@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* Bytes of memory for which there is a bucket; buckets at least. */
-enum { BUCKET_SHARE = 512, BUCKETS_MIN = 16 };
+enum { BUCKET_SHARE = 128, BUCKETS_MIN = 16 };
 
 /* One entry may take this part of the memory, so that few have to go for it at once. */
 enum { SHARE = 8 };
