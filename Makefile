@@ -68,6 +68,7 @@ CORE_TESTS := $(patsubst %,$(O)/unit/test_%,cas_calls cas_connections cas_creden
 UNIT_TESTS := $(filter-out $(if $(filter tsan,$(VARIANT)),$(CORE_TESTS)),$(UNIT_TESTS))
 UNIT_SHARED := $(patsubst %.c,$(O)/obj/%.o,$(filter-out tests/unit/test_%.c,$(sort $(wildcard tests/unit/*.c))))
 BENCH := $(addprefix $(O)/bench/,empty fill load)
+SLOW_SYNC := $(O)/bench/slow_sync.so
 
 VENV := build/venv
 C_FILES := $(shell find backend tests -name '*.[ch]')
@@ -92,14 +93,17 @@ up: deps ## run assetd and nginx in the foreground, below RUN=./run, ports PULL_
 	@RUN='$(RUN)' PULL_PORT='$(PULL_PORT)' PUSH_PORT='$(PUSH_PORT)' ASSETD='$(O)/assetd' exec deploy/demo/up.sh
 
 test: ## all tests: unit, nginx, end to end; real nginx, bst and casd; ends with 'N passed, ...'
-	@$(MAKE) deps DEPS_FOR='test deb'
-	@$(MAKE) all unit $(VENV)/.stamp
+	@$(MAKE) deps DEPS_FOR='test bench deb'
+	@$(MAKE) all unit bench-programs $(VENV)/.stamp
 	@BUILD=$(O) $(PYTHON) tests/run
 
-bench: ## what calls cost the server, beside the bare gRPC core; options: tests/bench/README.md
-	@$(MAKE) deps DEPS_FOR=bench
-	@$(MAKE) all bench-programs
-	@BUILD=$(O) $(PYTHON) tests/bench/run
+bench: ## servers side by side: CPU, memory, speed; tests/bench/README.md; make bench-NAME for one part
+	@$(MAKE) deps DEPS_FOR='test bench'
+	@$(MAKE) all bench-programs $(VENV)/.stamp
+	@BUILD=$(O) $(VENV)/bin/python tests/bench/run $(PART)
+
+bench-%:
+	@$(MAKE) bench PART=$*
 
 check: ## format, layers, scripts, warnings of gcc and clang, unit tests under sanitizers
 	@$(MAKE) deps DEPS_FOR=check
@@ -107,7 +111,7 @@ check: ## format, layers, scripts, warnings of gcc and clang, unit tests under s
 
 unit: $(UNIT_TESTS)
 
-bench-programs: $(BENCH)
+bench-programs: $(BENCH) $(SLOW_SYNC)
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -200,14 +204,20 @@ $(O)/unit/test_remote%: $(O)/obj/tests/unit/test_remote%.o $(O)/libassetd.a
 	$(link-unit)
 
 $(O)/bench/empty: $(O)/obj/tests/bench/empty.o
-$(O)/bench/fill: $(patsubst %,$(O)/obj/tests/bench/%.o,fill blobs)
-$(O)/bench/load: $(patsubst %,$(O)/obj/tests/bench/%.o,load client bodies blobs)
+$(O)/bench/fill: $(patsubst %,$(O)/obj/tests/bench/%.o,fill blobs fail)
+$(O)/bench/load: $(patsubst %,$(O)/obj/tests/bench/%.o,load load_options client link bodies blobs fail)
 $(O)/bench/load: LDLIBS += -lnghttp2
 
 $(BENCH): $(O)/libassetd.a
 	@mkdir -p $(@D)
 	@$(say) LD $@
 	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(O)/libassetd.a $(LDLIBS)
+
+# For programs of any kind: without sanitizers, whatever the variant.
+$(SLOW_SYNC): tests/bench/slow_sync.c
+	@mkdir -p $(@D)
+	@$(say) LD $@
+	$(Q)$(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) -std=c11 -O2 -g -fPIC $(WARNINGS) -shared -o $@ $<
 
 clean: ## remove what was built (not the tests' Python)
 	rm -rf build/assetd build/assetctl build/bst-artifact-server build/obj build/gen build/sysconfdir build/unit build/libassetd.a build/libunit.a \

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PART = 64 << 10 }; /* bytes of a large blob's body that are made at once */
+
 static void give_up(void)
 {
     (void)fputs("out of memory\n", stderr);
@@ -21,17 +23,29 @@ void *blobs_memory(size_t count, size_t size)
     return memory;
 }
 
-void blobs_fill(enum blobs_series series, uint64_t number, uint8_t *out, size_t size)
+static uint64_t begin_random(enum blobs_series series, uint64_t number)
 {
-    uint64_t head[2] = {number, (uint64_t)series};
-    uint64_t random = (number * 16 + (uint64_t)series) * 0x9e3779b97f4a7c15U + 1;
-    memcpy(out, head, sizeof(head));
-    for (size_t at = sizeof(head); at < size; at += sizeof(random)) {
+    return (number * 16 + (uint64_t)series) * 0x9e3779b97f4a7c15U + 1;
+}
+
+static void fill_random(uint64_t *state, uint8_t *out, size_t size)
+{
+    uint64_t random = *state;
+    for (size_t at = 0; at < size; at += sizeof(random)) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         memcpy(out + at, &random, size - at < sizeof(random) ? size - at : sizeof(random));
     }
+    *state = random;
+}
+
+void blobs_fill(enum blobs_series series, uint64_t number, uint8_t *out, size_t size)
+{
+    uint64_t head[2] = {number, (uint64_t)series};
+    uint64_t random = begin_random(series, number);
+    memcpy(out, head, sizeof(head));
+    fill_random(&random, out + sizeof(head), size - sizeof(head));
 }
 
 void blobs_digest(const uint8_t *bytes, size_t size, struct digest *digest)
@@ -41,16 +55,26 @@ void blobs_digest(const uint8_t *bytes, size_t size, struct digest *digest)
         give_up();
 }
 
-void blobs_large_init(struct blobs_large *large, size_t size)
+void blobs_large_init(struct blobs_large *large, size_t size, bool keeps)
 {
+    size_t body_size = size - BLOBS_TAIL;
+    uint64_t random = begin_random(BLOBS_STREAM, 0);
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    *large = (struct blobs_large){.body = malloc(size), .size = size, .hashed = context};
-    if (large->body == NULL || context == NULL ||
-        EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1)
+    *large = (struct blobs_large){.size = size, .hashed = context};
+    uint8_t *bytes = malloc(keeps ? body_size : PART);
+    if (bytes == NULL || context == NULL || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1)
         give_up();
-    blobs_fill(BLOBS_STREAM, 0, large->body, size - BLOBS_TAIL);
-    if (EVP_DigestUpdate(context, large->body, size - BLOBS_TAIL) != 1)
-        give_up();
+    for (size_t at = 0; at < body_size; at += PART) {
+        uint8_t *part = keeps ? bytes + at : bytes;
+        size_t part_size = body_size - at < PART ? body_size - at : PART;
+        fill_random(&random, part, part_size);
+        if (EVP_DigestUpdate(context, part, part_size) != 1)
+            give_up();
+    }
+    if (keeps)
+        large->body = bytes;
+    else
+        free(bytes);
 }
 
 void blobs_large_fini(struct blobs_large *large)

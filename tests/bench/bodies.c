@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +45,6 @@ enum {
     HEX = 64,
     DIGEST_MAX = 2 + HEX + HEAD_MAX,
     NAME_ROOM = 160,
-    PIECES = EXCHANGE_STREAM / EXCHANGE_PIECE,
     PIECE_HEAD_MAX = EXCHANGE_PREFIX + NAME_ROOM + 4 * HEAD_MAX,
 };
 
@@ -99,8 +97,16 @@ static void set_message(struct body *body, uint8_t *made, const uint8_t *end)
 {
     size_t size = (size_t)(end - made);
     (void)put_prefix(made, size - EXCHANGE_PREFIX);
-    *body = (struct body){.runs = blobs_memory(1, sizeof(struct span)), .made = made};
+    *body =
+        (struct body){.runs = blobs_memory(1, sizeof(struct span)), .made = made, .most = SIZE_MAX};
     add_run(body, made, size);
+}
+
+static void set_empty_message(struct body *body)
+{
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX);
+    set_message(body, made, made + EXCHANGE_PREFIX);
+    body->least = EXCHANGE_PREFIX;
 }
 
 static void begin(struct bodies *bodies, const char *path, size_t count, size_t answer_count)
@@ -124,8 +130,7 @@ void bodies_fini(struct bodies *bodies)
         free_body(&bodies->answers[i]);
     free(bodies->requests);
     free(bodies->answers);
-    if (bodies->large.body != NULL)
-        blobs_large_fini(&bodies->large);
+    blobs_large_fini(&bodies->large);
 }
 
 static uint64_t next_random(uint64_t *state)
@@ -137,7 +142,18 @@ static uint64_t next_random(uint64_t *state)
     return mixed ^ mixed >> 31;
 }
 
-/* --- batches --- */
+/* --- the store --- */
+
+void bodies_store_init(struct bodies_store *store, uint64_t base, uint64_t small)
+{
+    *store = (struct bodies_store){.base = base, .small = small};
+    store->digests = blobs_memory(base, sizeof(store->digests[0]));
+}
+
+void bodies_store_fini(struct bodies_store *store)
+{
+    free(store->digests);
+}
 
 static void digest_of(enum blobs_series series, uint64_t number, size_t size, uint8_t *bytes,
                       struct digest *digest)
@@ -146,19 +162,31 @@ static void digest_of(enum blobs_series series, uint64_t number, size_t size, ui
     blobs_digest(bytes, size, digest);
 }
 
-static void make_find_request(struct body *body, const struct bodies_store *store, uint64_t *random)
+static const struct digest *base_digest(const struct bodies_store *store, uint64_t number)
 {
     uint8_t bytes[EXCHANGE_BLOB];
-    struct digest digest;
+    struct digest *digest = &store->digests[number % store->base];
+    if (digest->size == 0)
+        digest_of(BLOBS_BASE, number % store->base, sizeof(bytes), bytes, digest);
+    return digest;
+}
+
+/* --- batches --- */
+
+static void make_find_request(struct body *body, const struct bodies_store *store, uint64_t *random)
+{
+    uint8_t bytes[EXCHANGE_SMALL];
+    struct digest small;
     uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + EXCHANGE_BATCH * (HEAD_MAX + DIGEST_MAX));
     uint8_t *end = made + EXCHANGE_PREFIX;
     for (unsigned i = 0; i < EXCHANGE_BATCH; i++) {
         uint64_t number = next_random(random) % (store->base + store->small);
-        if (number < store->base)
-            digest_of(BLOBS_BASE, number, EXCHANGE_BLOB, bytes, &digest);
-        else
-            digest_of(BLOBS_SMALL, number - store->base, EXCHANGE_SMALL, bytes, &digest);
-        end = put_digest(end, FIND_DIGESTS, &digest);
+        if (number < store->base) {
+            end = put_digest(end, FIND_DIGESTS, base_digest(store, number));
+        } else {
+            digest_of(BLOBS_SMALL, number - store->base, sizeof(bytes), bytes, &small);
+            end = put_digest(end, FIND_DIGESTS, &small);
+        }
     }
     set_message(body, made, end);
 }
@@ -169,11 +197,13 @@ void bodies_make_find(struct bodies *bodies, size_t count, const struct bodies_s
     begin(bodies, EXCHANGE_FIND, count, 1);
     for (size_t i = 0; i < count; i++)
         make_find_request(&bodies->requests[i], store, &seed);
-    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX);
-    set_message(&bodies->answers[0], made, made + EXCHANGE_PREFIX);
+    set_empty_message(&bodies->answers[0]);
+    bodies->answers[0].most = EXCHANGE_PREFIX;
 }
 
-static void make_update(struct body *request, struct body *answer, uint64_t first)
+/* Of blobs FIRST to FIRST + EXCHANGE_BATCH - 1 of a series. */
+static void make_update(struct body *request, struct body *answer, enum blobs_series series,
+                        uint64_t first)
 {
     enum { ROOM = EXCHANGE_BATCH * (4 * HEAD_MAX + DIGEST_MAX + EXCHANGE_BLOB) };
     uint8_t *asked = blobs_memory(1, EXCHANGE_PREFIX + ROOM);
@@ -183,7 +213,7 @@ static void make_update(struct body *request, struct body *answer, uint64_t firs
     for (unsigned i = 0; i < EXCHANGE_BATCH; i++) {
         uint8_t bytes[EXCHANGE_BLOB];
         struct digest digest;
-        digest_of(BLOBS_NEW, first + i, sizeof(bytes), bytes, &digest);
+        digest_of(series, first + i, sizeof(bytes), bytes, &digest);
         size_t digest_size = wire_bytes_size(EXCHANGE_DIGEST);
         asked_end =
             wire_put_head(asked_end, UPDATE_REQUESTS, digest_size + wire_bytes_size(EXCHANGE_BLOB));
@@ -196,13 +226,29 @@ static void make_update(struct body *request, struct body *answer, uint64_t firs
     set_message(request, asked, asked_end);
     set_message(answer, told, told_end);
     assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_UPDATE_ANSWER);
+    /* Some leave the status out, where it is good; one that is not takes more than ours. */
+    answer->least = EXCHANGE_BATCH * HEX;
+    answer->most = answer->size;
 }
 
 void bodies_make_update(struct bodies *bodies, size_t count, uint64_t first)
 {
     begin(bodies, EXCHANGE_UPDATE, count, count);
     for (size_t i = 0; i < count; i++)
-        make_update(&bodies->requests[i], &bodies->answers[i], first + i * EXCHANGE_BATCH);
+        make_update(&bodies->requests[i], &bodies->answers[i], BLOBS_NEW,
+                    first + i * EXCHANGE_BATCH);
+}
+
+void bodies_make_fill(struct bodies *bodies, const struct bodies_store *store)
+{
+    size_t count = (store->base + EXCHANGE_BATCH - 1) / EXCHANGE_BATCH;
+    begin(bodies, EXCHANGE_UPDATE, count, count);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t first = i * EXCHANGE_BATCH;
+        uint64_t last = store->base - EXCHANGE_BATCH;
+        make_update(&bodies->requests[i], &bodies->answers[i], BLOBS_BASE,
+                    first < last ? first : last);
+    }
 }
 
 static void make_read(struct body *request, struct body *answer, const uint64_t *numbers)
@@ -226,6 +272,7 @@ static void make_read(struct body *request, struct body *answer, const uint64_t 
     set_message(request, asked, asked_end);
     set_message(answer, told, told_end);
     assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_READ_ANSWER);
+    answer->least = EXCHANGE_BATCH * EXCHANGE_BLOB;
 }
 
 void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, uint64_t seed)
@@ -249,144 +296,193 @@ void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, u
 
 /* --- streams --- */
 
+static size_t count_pieces(const struct blobs_large *large)
+{
+    return (large->size + EXCHANGE_PIECE - 1) / EXCHANGE_PIECE;
+}
+
+static size_t piece_size(const struct blobs_large *large, size_t number)
+{
+    size_t left = large->size - number * EXCHANGE_PIECE;
+    return left < EXCHANGE_PIECE ? left : EXCHANGE_PIECE;
+}
+
 /* The runs that piece NUMBER of a large blob has: a part of the body and, in the last, the tail. */
 static void add_piece(struct body *body, const struct blobs_large *large, size_t number,
                       const uint8_t *tail)
 {
-    bool is_last = number + 1 == PIECES;
-    size_t size = EXCHANGE_PIECE - (is_last ? BLOBS_TAIL : 0);
+    bool is_last = number + 1 == count_pieces(large);
+    size_t size = piece_size(large, number) - (is_last ? BLOBS_TAIL : 0);
     add_run(body, large->body + number * EXCHANGE_PIECE, size);
     if (is_last)
         add_run(body, tail, BLOBS_TAIL);
 }
 
 /* Room for the runs, and for all that is not the large blob's body. Returns where its tail goes. */
-static uint8_t *begin_stream(struct body *body)
+static uint8_t *begin_stream(struct body *body, size_t pieces)
 {
-    *body = (struct body){.runs = blobs_memory(2 * PIECES + 1, sizeof(struct span)),
-                          .made = blobs_memory(1, BLOBS_TAIL + PIECES * PIECE_HEAD_MAX)};
+    *body = (struct body){.runs = blobs_memory(2 * pieces + 1, sizeof(struct span)),
+                          .made = blobs_memory(1, BLOBS_TAIL + pieces * PIECE_HEAD_MAX),
+                          .most = SIZE_MAX};
     return body->made;
+}
+
+static void make_fetch_request(struct body *request, const struct digest *digest)
+{
+    char text[DIGEST_TEXT_MAX];
+    char name[NAME_ROOM];
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM);
+    int length = snprintf(name, sizeof(name), "blobs/%s", digest_text(digest, text));
+    uint8_t *end = put_bytes(made + EXCHANGE_PREFIX, RESOURCE_NAME, name, (size_t)length);
+    set_message(request, made, end);
 }
 
 static void make_fetch(struct bodies *bodies, size_t index, uint64_t number)
 {
+    const struct blobs_large *large = &bodies->large;
     struct body *answer = &bodies->answers[index];
+    size_t pieces = count_pieces(large);
     struct digest digest;
-    char text[DIGEST_TEXT_MAX];
-    char name[NAME_ROOM];
-    uint8_t *tail = begin_stream(answer);
+    uint8_t *tail = begin_stream(answer, pieces);
     uint8_t *at = tail + BLOBS_TAIL;
-    blobs_large_tail(&bodies->large, number, tail, &digest);
-    for (size_t i = 0; i < PIECES; i++) {
+    blobs_large_tail(large, number, tail, &digest);
+    for (size_t i = 0; i < pieces; i++) {
+        size_t size = piece_size(large, i);
         uint8_t *head = at;
-        at = put_prefix(at, EXCHANGE_FETCH_MESSAGE);
-        at = wire_put_head(at, STREAM_DATA, EXCHANGE_PIECE);
-        add_run(answer, head, (size_t)(at - head));
-        add_piece(answer, &bodies->large, i, tail);
+        at = put_prefix(at, wire_bytes_size(size));
+        at = wire_put_head(at, STREAM_DATA, size);
+        if (large->body != NULL) {
+            add_run(answer, head, (size_t)(at - head));
+            add_piece(answer, large, i, tail);
+        } else {
+            answer->size += (size_t)(at - head) + size;
+        }
     }
-    assert(answer->size == PIECES * (EXCHANGE_PREFIX + EXCHANGE_FETCH_MESSAGE));
-    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM);
-    int length = snprintf(name, sizeof(name), "blobs/%s", digest_text(&digest, text));
-    uint8_t *end = put_bytes(made + EXCHANGE_PREFIX, RESOURCE_NAME, name, (size_t)length);
-    set_message(&bodies->requests[index], made, end);
+    answer->least = large->size;
+    make_fetch_request(&bodies->requests[index], &digest);
 }
 
-void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first)
+void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first, size_t size,
+                       bool has_bytes)
 {
     begin(bodies, EXCHANGE_FETCH, count, count);
-    blobs_large_init(&bodies->large, EXCHANGE_STREAM);
+    blobs_large_init(&bodies->large, size, has_bytes);
     for (size_t i = 0; i < count; i++)
         make_fetch(bodies, i, first + i);
 }
 
 static void make_store(struct bodies *bodies, size_t index, uint64_t number)
 {
+    const struct blobs_large *large = &bodies->large;
     struct body *request = &bodies->requests[index];
+    size_t pieces = count_pieces(large);
     struct digest digest;
     char text[DIGEST_TEXT_MAX];
     char name[NAME_ROOM];
-    uint8_t *tail = begin_stream(request);
+    uint8_t *tail = begin_stream(request, pieces);
     uint8_t *at = tail + BLOBS_TAIL;
-    blobs_large_tail(&bodies->large, number, tail, &digest);
+    blobs_large_tail(large, number, tail, &digest);
     int length =
         snprintf(name, sizeof(name), "uploads/00000000-0000-4000-8000-%012" PRIx64 "/blobs/%s",
                  number & 0xffffffffffffU, digest_text(&digest, text));
-    for (size_t i = 0; i < PIECES; i++) {
+    for (size_t i = 0; i < pieces; i++) {
+        size_t size = piece_size(large, i);
         uint8_t *head = at;
         at += EXCHANGE_PREFIX;
         if (i == 0)
             at = put_bytes(at, RESOURCE_NAME, name, (size_t)length);
         at = put_number(at, WRITE_OFFSET, i * EXCHANGE_PIECE);
-        if (i + 1 == PIECES)
+        if (i + 1 == pieces)
             at = put_number(at, FINISH_WRITE, 1);
-        at = wire_put_head(at, STREAM_DATA, EXCHANGE_PIECE);
-        (void)put_prefix(head, (size_t)(at - head) - EXCHANGE_PREFIX + EXCHANGE_PIECE);
+        at = wire_put_head(at, STREAM_DATA, size);
+        (void)put_prefix(head, (size_t)(at - head) - EXCHANGE_PREFIX + size);
         add_run(request, head, (size_t)(at - head));
-        add_piece(request, &bodies->large, i, tail);
+        add_piece(request, large, i, tail);
     }
 }
 
-void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first)
+void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first, size_t size)
 {
     begin(bodies, EXCHANGE_STORE, count, 1);
-    blobs_large_init(&bodies->large, EXCHANGE_STREAM);
+    blobs_large_init(&bodies->large, size, true);
     for (size_t i = 0; i < count; i++)
         make_store(bodies, i, first + i);
     uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX);
-    const uint8_t *end = put_number(made + EXCHANGE_PREFIX, COMMITTED_SIZE, EXCHANGE_STREAM);
+    const uint8_t *end = put_number(made + EXCHANGE_PREFIX, COMMITTED_SIZE, size);
     set_message(&bodies->answers[0], made, end);
-    assert(bodies->answers[0].size == EXCHANGE_PREFIX + EXCHANGE_STORE_ANSWER);
+    bodies->answers[0].least = bodies->answers[0].most = bodies->answers[0].size;
 }
 
 /* --- assets --- */
 
-static uint8_t *put_base(uint8_t *out, unsigned field, const struct bodies_store *store,
-                         uint64_t number)
-{
-    uint8_t bytes[EXCHANGE_BLOB];
-    struct digest digest;
-    digest_of(BLOBS_BASE, number % store->base, sizeof(bytes), bytes, &digest);
-    return put_digest(out, field, &digest);
-}
-
-/* As BuildStream has it for an artifact. */
-static uint8_t *put_uri(uint8_t *out, unsigned field, size_t number)
+/* PREFIX: EXCHANGE_URI or EXCHANGE_MISS_URI. */
+static uint8_t *put_uri(uint8_t *out, unsigned field, const char *prefix, uint64_t number)
 {
     char uri[NAME_ROOM];
-    int length = snprintf(uri, sizeof(uri),
-                          "urn:fdc:buildstream.build:2020:artifact:bench/element/%064zx", number);
+    int length = snprintf(uri, sizeof(uri), "%s%0*" PRIx64, prefix, EXCHANGE_NUMBER, number);
     return put_bytes(out, field, uri, (size_t)length);
 }
 
-void bodies_make_push_assets(struct bodies *bodies, const struct bodies_store *store,
-                             size_t references)
+static void make_push_asset(struct body *request, const struct bodies_store *store, uint64_t number,
+                            size_t references)
 {
-    begin(bodies, EXCHANGE_PUSH_ASSET, EXCHANGE_ASSETS, 1);
-    for (size_t i = 0; i < EXCHANGE_ASSETS; i++) {
-        uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM +
-                                            (1 + references) * (HEAD_MAX + DIGEST_MAX));
-        uint8_t *end = put_uri(made + EXCHANGE_PREFIX, PUSH_URIS, i);
-        end = put_base(end, PUSH_BLOB, store, i);
-        for (size_t reference = 1; reference <= references; reference++)
-            end = put_base(end, PUSH_REFERENCES_BLOBS, store, i + reference);
-        set_message(&bodies->requests[i], made, end);
-    }
-    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX);
-    set_message(&bodies->answers[0], made, made + EXCHANGE_PREFIX);
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM +
+                                        (1 + references) * (HEAD_MAX + DIGEST_MAX));
+    uint8_t *end = put_uri(made + EXCHANGE_PREFIX, PUSH_URIS, EXCHANGE_URI, number);
+    end = put_digest(end, PUSH_BLOB, base_digest(store, number));
+    for (size_t reference = 1; reference <= references; reference++)
+        end = put_digest(end, PUSH_REFERENCES_BLOBS, base_digest(store, number + reference));
+    set_message(request, made, end);
 }
 
-void bodies_make_fetch_assets(struct bodies *bodies, const struct bodies_store *store)
+void bodies_make_push_assets(struct bodies *bodies, const struct bodies_store *store,
+                             const struct bodies_assets *assets, size_t references)
 {
-    begin(bodies, EXCHANGE_FETCH_ASSET, EXCHANGE_ASSETS, EXCHANGE_ASSETS);
-    for (size_t i = 0; i < EXCHANGE_ASSETS; i++) {
-        uint8_t *asked = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM);
-        uint8_t *told =
-            blobs_memory(1, EXCHANGE_PREFIX + 4 * HEAD_MAX + NAME_ROOM + HEAD_MAX + DIGEST_MAX);
-        set_message(&bodies->requests[i], asked, put_uri(asked + EXCHANGE_PREFIX, FETCH_URIS, i));
-        uint8_t *end = wire_put_head(told + EXCHANGE_PREFIX, ASSET_STATUS, 0);
-        end = put_uri(end, ASSET_URI, i);
-        end = put_base(end, ASSET_BLOB, store, i);
-        end = put_number(end, ASSET_FUNCTION, DIGEST_SHA256);
-        set_message(&bodies->answers[i], told, end);
+    begin(bodies, EXCHANGE_PUSH_ASSET, assets->count, 1);
+    for (size_t i = 0; i < assets->count; i++)
+        make_push_asset(&bodies->requests[i], store, assets->first + i, references);
+    set_empty_message(&bodies->answers[0]);
+}
+
+static void make_lookup(struct body *request, const char *prefix, uint64_t number)
+{
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX + NAME_ROOM);
+    set_message(request, made, put_uri(made + EXCHANGE_PREFIX, FETCH_URIS, prefix, number));
+}
+
+static void make_fetch_asset(struct bodies *bodies, size_t index, const struct bodies_store *store,
+                             uint64_t number)
+{
+    struct body *answer = &bodies->answers[index];
+    uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + EXCHANGE_FETCH_ASSET_ANSWER);
+    uint8_t *end = wire_put_head(made + EXCHANGE_PREFIX, ASSET_STATUS, 0);
+    end = put_uri(end, ASSET_URI, EXCHANGE_URI, number);
+    end = put_digest(end, ASSET_BLOB, base_digest(store, number));
+    end = put_number(end, ASSET_FUNCTION, DIGEST_SHA256);
+    set_message(answer, made, end);
+    assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_FETCH_ASSET_ANSWER);
+    answer->least = HEX;
+    make_lookup(&bodies->requests[index], EXCHANGE_URI, number);
+}
+
+void bodies_make_fetch_assets(struct bodies *bodies, size_t count, const struct bodies_store *store,
+                              const struct bodies_assets *assets, uint64_t seed)
+{
+    if (seed == 0 && count > assets->count)
+        count = assets->count;
+    begin(bodies, EXCHANGE_FETCH_ASSET, count, count);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t index = seed != 0 ? next_random(&seed) % assets->count : i;
+        make_fetch_asset(bodies, i, store, assets->first + index);
+    }
+}
+
+void bodies_make_miss_assets(struct bodies *bodies, size_t count, uint64_t first)
+{
+    begin(bodies, EXCHANGE_FETCH_ASSET, count, 1);
+    for (size_t i = 0; i < count; i++) {
+        struct body *request = &bodies->requests[i];
+        make_lookup(request, EXCHANGE_MISS_URI, first + i);
+        assert(request->size == EXCHANGE_PREFIX + EXCHANGE_MISS_REQUEST);
     }
 }

@@ -3,6 +3,7 @@
 #ifndef ASSETD_BENCH_BODIES_H
 #define ASSETD_BENCH_BODIES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,9 @@ struct body {
     size_t count;
     size_t size;   /* of all of them */
     uint8_t *made; /* what was made for this body alone; heap */
+    /* What an answer of any server has that is right: */
+    size_t least; /* bytes; the content of the blobs it holds, and a digest where there is one */
+    size_t most;  /* bytes; SIZE_MAX: no limit */
 };
 
 /* COUNT calls of one method; call N has request N and answer N, modulo COUNT. */
@@ -31,7 +35,11 @@ struct bodies {
 struct bodies_store {
     uint64_t base; /* at least EXCHANGE_BATCH */
     uint64_t small;
+    struct digest *digests; /* of the base, those that were needed; heap */
 };
+
+void bodies_store_init(struct bodies_store *store, uint64_t base, uint64_t small);
+void bodies_store_fini(struct bodies_store *store);
 
 /* Each asks for digests that are there, taken at random by SEED. */
 void bodies_make_find(struct bodies *bodies, size_t count, const struct bodies_store *store,
@@ -40,18 +48,38 @@ void bodies_make_find(struct bodies *bodies, size_t count, const struct bodies_s
 /* Each stores blobs of BLOBS_NEW, from number FIRST on. */
 void bodies_make_update(struct bodies *bodies, size_t count, uint64_t first);
 
-/* As many as it takes to read each blob of the base once: in order, or at random if SEED is not 0.
+/* As many as it takes to store each blob of the base once; the last ones may come twice. */
+void bodies_make_fill(struct bodies *bodies, const struct bodies_store *store);
+
+/*
+ * As many as it takes to read each blob of the base once: in order, or at random if SEED is not 0.
  */
 void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, uint64_t seed);
 
-/* Blobs of BLOBS_STREAM, from number FIRST on, to be read or written. */
-void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first);
-void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first);
+/*
+ * Blobs of BLOBS_STREAM of SIZE bytes, a multiple of EXCHANGE_BLOB, from number FIRST on, to be
+ * read or written. HAS_BYTES: what is read can be compared; without it the blobs take no memory.
+ */
+void bodies_make_fetch(struct bodies *bodies, size_t count, uint64_t first, size_t size,
+                       bool has_bytes);
+void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first, size_t size);
 
-/* All EXCHANGE_ASSETS: each is a blob of the base that references REFERENCES blobs of the base. */
+/* Assets of the numbers FIRST to FIRST + COUNT - 1. */
+struct bodies_assets {
+    uint64_t first;
+    uint64_t count;
+};
+
+/* COUNT assets, each of them a blob of the base that references REFERENCES blobs of the base. */
 void bodies_make_push_assets(struct bodies *bodies, const struct bodies_store *store,
-                             size_t references);
-void bodies_make_fetch_assets(struct bodies *bodies, const struct bodies_store *store);
+                             const struct bodies_assets *assets, size_t references);
+
+/* COUNT fetches: of the assets in turn, or at random if SEED is not 0. */
+void bodies_make_fetch_assets(struct bodies *bodies, size_t count, const struct bodies_store *store,
+                              const struct bodies_assets *assets, uint64_t seed);
+
+/* COUNT fetches of what nobody pushed. */
+void bodies_make_miss_assets(struct bodies *bodies, size_t count, uint64_t first);
 
 void bodies_fini(struct bodies *bodies);
 

@@ -2,21 +2,16 @@
 /* Connections with nghttp2 sessions, served in turn by one thread. */
 #include "client.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
+
+#include "fail.h"
 
 enum {
     /* Windows as gRPC's clients come to have them: what is under way to one call, and to all. */
@@ -45,37 +40,29 @@ struct call {
 
 struct connection {
     struct client *client;
-    int fd;
+    struct link link;
     nghttp2_session *session;
-    uint8_t *out; /* BUFFER bytes; heap */
+    bool is_ready; /* the server has said what it allows */
+    uint8_t *out;  /* BUFFER bytes; heap */
     size_t out_size;
     size_t out_sent;
     bool is_blocked; /* what is left in OUT waits for the socket */
 };
 
 struct client {
-    const char *address;
+    const char *scheme;
     int epoll;
     struct connection *connections; /* heap */
     unsigned connection_count;
+    unsigned ready_count;
     nghttp2_session_callbacks *callbacks;
     uint8_t *in; /* BUFFER bytes; heap */
     const struct bodies *bodies;
-    enum client_check check;
-    uint64_t count; /* of calls to be made */
-    uint64_t begun;
+    const struct client_load *load;
+    uint64_t begun; /* calls */
     uint64_t done;
+    int status; /* of the call that ended last */
 };
-
-_Noreturn void client_fail(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    (void)fputc('\n', stderr);
-    exit(EXIT_FAILURE);
-}
 
 /* --- calls --- */
 
@@ -120,7 +107,7 @@ static void begin_call(struct connection *connection)
 {
     struct client *client = connection->client;
     const struct bodies *bodies = client->bodies;
-    if (client->begun == client->count)
+    if (client->begun == client->load->count)
         return;
     uint64_t number = client->begun++;
     struct call *call = blobs_memory(1, sizeof(*call));
@@ -129,7 +116,7 @@ static void begin_call(struct connection *connection)
     call->status = -1;
     const nghttp2_nv headers[] = {
         header(":method", "POST"),
-        header(":scheme", "http"),
+        header(":scheme", client->scheme),
         header(":path", bodies->path),
         header(":authority", "localhost"),
         header("te", "trailers"),
@@ -140,7 +127,7 @@ static void begin_call(struct connection *connection)
     int32_t stream = nghttp2_submit_request(connection->session, NULL, headers,
                                             sizeof(headers) / sizeof(headers[0]), &body, call);
     if (stream < 0)
-        client_fail("%s: %s", bodies->path, nghttp2_strerror(stream));
+        fail("%s: %s", bodies->path, nghttp2_strerror(stream));
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
@@ -154,8 +141,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         return 0;
     if (name_size == 7 && memcmp(name, ":status", 7) == 0 &&
         (value_size != 3 || memcmp(value, "200", 3) != 0))
-        client_fail("%s: HTTP status %.*s", connection->client->bodies->path, (int)value_size,
-                    (const char *)value);
+        fail("%s: HTTP status %.*s", connection->client->bodies->path, (int)value_size,
+             (const char *)value);
     if (name_size == 11 && memcmp(name, "grpc-status", 11) == 0)
         call->status = atoi((const char *)value);
     if (name_size == 12 && memcmp(name, "grpc-message", 12) == 0)
@@ -194,31 +181,65 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     (void)flags;
     if (call == NULL)
         return 0;
-    if (client->check == CLIENT_BYTES && !compare(call, bytes, size))
-        client_fail("%s: a wrong answer, among bytes %zu to %zu", client->bodies->path, call->taken,
-                    call->taken + size);
+    if (client->load->check == CLIENT_BYTES && !compare(call, bytes, size))
+        fail("%s: a wrong answer, among bytes %zu to %zu", client->bodies->path, call->taken,
+             call->taken + size);
     call->taken += size;
     return 0;
+}
+
+/* Ends the process unless the call, which is over, is what it was to be. */
+static void check_call(const struct call *call, const char *path, const struct client_load *load,
+                       uint32_t error)
+{
+    const struct body *answer = call->answer;
+    if (call->status < 0)
+        fail("%s: the call ended without a status (HTTP/2: %s)", path,
+             nghttp2_http2_strerror(error));
+    if (load->status == CLIENT_ANY_STATUS)
+        return;
+    if (call->status != load->status)
+        fail("%s: status %d, not %d: %s", path, call->status, load->status, call->message);
+    if (call->status != 0)
+        return;
+    if (call->sent != call->request->size)
+        fail("%s: answered after %zu of %zu bytes: is it there already?", path, call->sent,
+             call->request->size);
+    if (load->check == CLIENT_ENOUGH && call->taken < answer->least)
+        fail("%s: the answer has %zu bytes, not %zu at least", path, call->taken, answer->least);
+    if (load->check == CLIENT_ENOUGH && call->taken > answer->most)
+        fail("%s: the answer has %zu bytes, not %zu at most", path, call->taken, answer->most);
+    if (load->check <= CLIENT_SIZE && call->taken != answer->size)
+        fail("%s: the answer has %zu bytes, not %zu", path, call->taken, answer->size);
 }
 
 static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, void *context)
 {
     struct connection *connection = context;
     struct client *client = connection->client;
-    const char *path = client->bodies->path;
     struct call *call = nghttp2_session_get_stream_user_data(session, stream);
     if (call == NULL)
         return 0;
-    if (call->status != 0)
-        client_fail("%s: status %d %s (HTTP/2: %s)", path, call->status, call->message,
-                    nghttp2_http2_strerror(error));
-    if (call->sent != call->request->size)
-        client_fail("%s: answered after %zu of %zu bytes", path, call->sent, call->request->size);
-    if (client->check != CLIENT_STATUS && call->taken != call->answer->size)
-        client_fail("%s: the answer has %zu bytes, not %zu", path, call->taken, call->answer->size);
+    check_call(call, client->bodies->path, client->load, error);
+    client->status = call->status;
     free(call);
     client->done++;
     begin_call(connection);
+    return 0;
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *context)
+{
+    struct connection *connection = context;
+    (void)session;
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        fail("the server ends the connection: GOAWAY, %s: %.*s",
+             nghttp2_http2_strerror(frame->goaway.error_code), (int)frame->goaway.opaque_data_len,
+             (const char *)frame->goaway.opaque_data);
+    if (frame->hd.type == NGHTTP2_SETTINGS && !connection->is_ready) {
+        connection->is_ready = true;
+        connection->client->ready_count++;
+    }
     return 0;
 }
 
@@ -229,23 +250,19 @@ static void send_all(struct connection *connection)
 {
     for (;;) {
         while (connection->out_sent < connection->out_size) {
-            ssize_t sent = send(connection->fd, connection->out + connection->out_sent,
-                                connection->out_size - connection->out_sent, MSG_NOSIGNAL);
-            if (sent < 0 && errno == EAGAIN) {
-                connection->is_blocked = true;
+            size_t sent = link_send(&connection->link, connection->out + connection->out_sent,
+                                    connection->out_size - connection->out_sent);
+            connection->is_blocked = sent == 0;
+            if (sent == 0)
                 return;
-            }
-            if (sent < 0)
-                client_fail("send: %s", strerror(errno));
-            connection->out_sent += (size_t)sent;
+            connection->out_sent += sent;
         }
-        connection->is_blocked = false;
         connection->out_size = connection->out_sent = 0;
         while (connection->out_size + FRAME_ROOM <= BUFFER) {
             const uint8_t *bytes;
             ssize_t size = nghttp2_session_mem_send(connection->session, &bytes);
             if (size < 0 || size > FRAME_ROOM)
-                client_fail("send: %s", size < 0 ? nghttp2_strerror((int)size) : "a huge frame");
+                fail("send: %s", size < 0 ? nghttp2_strerror((int)size) : "a huge frame");
             if (size == 0)
                 break;
             memcpy(connection->out + connection->out_size, bytes, (size_t)size);
@@ -262,8 +279,8 @@ static void watch(struct connection *connection, int operation, bool was_blocked
                                 .data.ptr = connection};
     if (operation == EPOLL_CTL_MOD && was_blocked == connection->is_blocked)
         return;
-    if (epoll_ctl(connection->client->epoll, operation, connection->fd, &event) != 0)
-        client_fail("epoll: %s", strerror(errno));
+    if (epoll_ctl(connection->client->epoll, operation, connection->link.fd, &event) != 0)
+        fail("epoll: %s", strerror(errno));
 }
 
 static void flush(struct connection *connection)
@@ -273,59 +290,17 @@ static void flush(struct connection *connection)
     watch(connection, EPOLL_CTL_MOD, was_blocked);
 }
 
+/* TLS may keep bytes that the socket does not tell of, so it is asked until there are none. */
 static void receive(struct connection *connection)
 {
     uint8_t *in = connection->client->in;
-    ssize_t size = recv(connection->fd, in, BUFFER, 0);
-    if (size < 0 && errno == EAGAIN)
-        return;
-    if (size <= 0)
-        client_fail("the server is gone: %s", size == 0 ? "end of connection" : strerror(errno));
-    ssize_t taken = nghttp2_session_mem_recv(connection->session, in, (size_t)size);
-    if (taken != size)
-        client_fail("receive: %s", nghttp2_strerror((int)taken));
-}
-
-static int connect_unix(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        client_fail("%s: too long for a socket", path);
-    memcpy(address.sun_path, path, strlen(path));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
-        return fd;
-    if (fd >= 0)
-        (void)close(fd);
-    return -1;
-}
-
-static int connect_tcp(const char *text)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    char host[INET_ADDRSTRLEN];
-    const char *colon = strrchr(text, ':');
-    int yes = 1;
-    if (colon == NULL || (size_t)(colon - text) >= sizeof(host))
-        client_fail("%s: no HOST:PORT", text);
-    (void)snprintf(host, sizeof(host), "%.*s", (int)(colon - text), text);
-    address.sin_port = htons((uint16_t)atoi(colon + 1));
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        client_fail("%s: no IPv4 address", host);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)) == 0)
-        return fd;
-    if (fd >= 0)
-        (void)close(fd);
-    return -1;
-}
-
-static void set_nonblocking(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
-        client_fail("fcntl: %s", strerror(errno));
+    size_t size;
+    do {
+        size = link_receive(&connection->link, in, BUFFER);
+        ssize_t taken = nghttp2_session_mem_recv(connection->session, in, size);
+        if (taken < 0 || (size_t)taken != size)
+            fail("receive: %s", nghttp2_strerror((int)taken));
+    } while (size > 0 && connection->link.tls != NULL);
 }
 
 static void begin_session(struct connection *connection)
@@ -343,37 +318,62 @@ static void begin_session(struct connection *connection)
     if (rc == 0)
         rc = nghttp2_session_set_local_window_size(connection->session, 0, 0, CONNECTION_WINDOW);
     if (rc != 0)
-        client_fail("begin a connection: %s", nghttp2_strerror(rc));
+        fail("begin a connection: %s", nghttp2_strerror(rc));
 }
 
-struct client *client_open(const char *address, unsigned connections)
+/* Waits for what the server sends, and deals with it. */
+static void serve(struct client *client, const char *waited_for)
+{
+    struct epoll_event events[EVENTS];
+    int ready = epoll_wait(client->epoll, events, EVENTS, PATIENCE);
+    if (ready == 0)
+        fail("%s: no answer for %d s", waited_for, PATIENCE / 1000);
+    if (ready < 0 && errno != EINTR)
+        fail("epoll: %s", strerror(errno));
+    for (int i = 0; i < ready; i++) {
+        struct connection *connection = events[i].data.ptr;
+        if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0)
+            receive(connection);
+        flush(connection);
+    }
+}
+
+/* --- the client --- */
+
+static void set_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+}
+
+struct client *client_open(const char *address, unsigned connections, struct ssl_ctx_st *tls)
 {
     struct client *client = blobs_memory(1, sizeof(*client));
-    client->address = address;
+    client->scheme = tls != NULL ? "https" : "http";
     client->in = blobs_memory(1, BUFFER);
     client->connections = blobs_memory(connections, sizeof(client->connections[0]));
     client->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (client->epoll < 0 || nghttp2_session_callbacks_new(&client->callbacks) != 0)
-        client_fail("begin: %s", strerror(errno));
-    nghttp2_session_callbacks_set_on_header_callback(client->callbacks, on_header);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(client->callbacks, on_data);
-    nghttp2_session_callbacks_set_on_stream_close_callback(client->callbacks, on_close);
+        fail("begin: %s", strerror(errno));
+    set_callbacks(client->callbacks);
     for (unsigned i = 0; i < connections; i++) {
         struct connection *connection = &client->connections[i];
         connection->client = client;
-        connection->fd =
-            strncmp(address, "unix:", 5) == 0 ? connect_unix(address + 5) : connect_tcp(address);
-        if (connection->fd < 0) {
+        if (link_open(&connection->link, address, tls) != 0) {
             int reason = errno;
             client_close(client);
             errno = reason;
             return NULL;
         }
         client->connection_count++;
-        set_nonblocking(connection->fd);
         begin_session(connection);
         watch(connection, EPOLL_CTL_ADD, false);
+        flush(connection);
     }
+    while (client->ready_count < connections)
+        serve(client, address);
     return client;
 }
 
@@ -381,7 +381,7 @@ void client_close(struct client *client)
 {
     for (unsigned i = 0; i < client->connection_count; i++) {
         nghttp2_session_del(client->connections[i].session);
-        (void)close(client->connections[i].fd);
+        link_close(&client->connections[i].link);
         free(client->connections[i].out);
     }
     nghttp2_session_callbacks_del(client->callbacks);
@@ -391,29 +391,16 @@ void client_close(struct client *client)
     free(client);
 }
 
-void client_run(struct client *client, const struct bodies *bodies, uint64_t count,
-                unsigned in_flight, enum client_check check)
+int client_run(struct client *client, const struct bodies *bodies, const struct client_load *load)
 {
-    struct epoll_event events[EVENTS];
     client->bodies = bodies;
-    client->check = check;
-    client->count = count;
+    client->load = load;
     client->begun = client->done = 0;
-    for (unsigned i = 0; i < in_flight; i++)
+    for (unsigned i = 0; i < load->in_flight; i++)
         begin_call(&client->connections[i % client->connection_count]);
     for (unsigned i = 0; i < client->connection_count; i++)
         flush(&client->connections[i]);
-    while (client->done < client->count) {
-        int ready = epoll_wait(client->epoll, events, EVENTS, PATIENCE);
-        if (ready == 0)
-            client_fail("%s: no answer", bodies->path);
-        if (ready < 0 && errno != EINTR)
-            client_fail("epoll: %s", strerror(errno));
-        for (int i = 0; i < ready; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0)
-                receive(connection);
-            flush(connection);
-        }
-    }
+    while (client->done < load->count)
+        serve(client, bodies->path);
+    return client->status;
 }

@@ -3,12 +3,17 @@
  * The load of one round: makes calls of one operation and tells what they cost the server, as one
  * line of JSON.
  *
- *     load ADDRESS OPERATION [KEY=NUMBER]...
+ *     load ADDRESS OPERATION [KEY=VALUE]...
  *
- * Operations: find, update, read, read-random, fetch, store, push-asset, fetch-asset; first-answer
- * waits for the server and makes one find, with whatever answer.
+ * The operations are in the table below, the keys in load_options.h. "cpu" has the seconds of each
+ * process that was named by pid, in their order.
+ *
+ * first-answer and first-asset wait for the server and make one find or fetch-asset, again while
+ * the server says UNAVAILABLE: "answered" is when it answered first, "right" when it answered with
+ * the status that was wanted.
  */
 #include <errno.h>
+#include <grpc/status.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,39 +23,10 @@
 
 #include "client.h"
 #include "exchange.h"
-
-/* What the keys set, by their names. */
-struct options {
-    uint64_t calls;
-    uint64_t connections;
-    uint64_t in_flight;
-    uint64_t pid;   /* of the server whose CPU time is told; 0: none */
-    uint64_t bytes; /* 1: answers are compared byte by byte, 0: by their size */
-    uint64_t base;  /* blobs in the store: see struct bodies_store */
-    uint64_t small;
-    uint64_t first;      /* of the blobs that are stored or streamed */
-    uint64_t references; /* of each asset that is pushed */
-    uint64_t seed;       /* of what is taken at random; not 0 */
-};
-
-static const struct key {
-    const char *name;
-    size_t offset;
-} keys[] = {
-    {"calls", offsetof(struct options, calls)},
-    {"connections", offsetof(struct options, connections)},
-    {"in-flight", offsetof(struct options, in_flight)},
-    {"pid", offsetof(struct options, pid)},
-    {"bytes", offsetof(struct options, bytes)},
-    {"base", offsetof(struct options, base)},
-    {"small", offsetof(struct options, small)},
-    {"first", offsetof(struct options, first)},
-    {"references", offsetof(struct options, references)},
-    {"seed", offsetof(struct options, seed)},
-};
+#include "fail.h"
+#include "load_options.h"
 
 enum {
-    KEYS = sizeof(keys) / sizeof(keys[0]),
     NANOSECONDS = 1000000000,
     /* The server is done when it has used less than this in each of some pauses. */
     QUIET_NS = 200 * 1000,
@@ -61,11 +37,116 @@ enum {
     RETRIES_MAX = 300 * 1000,
 };
 
+/* --- operations --- */
+
+static void make_find(struct bodies *bodies, const struct load_options *options,
+                      const struct bodies_store *store)
+{
+    bodies_make_find(bodies, options->calls, store, options->seed);
+}
+
+static void make_update(struct bodies *bodies, const struct load_options *options,
+                        const struct bodies_store *store)
+{
+    (void)store;
+    bodies_make_update(bodies, options->calls, options->first);
+}
+
+static void make_fill(struct bodies *bodies, const struct load_options *options,
+                      const struct bodies_store *store)
+{
+    (void)options;
+    bodies_make_fill(bodies, store);
+}
+
+static void make_read(struct bodies *bodies, const struct load_options *options,
+                      const struct bodies_store *store)
+{
+    (void)options;
+    bodies_make_read(bodies, store, 0);
+}
+
+static void make_read_random(struct bodies *bodies, const struct load_options *options,
+                             const struct bodies_store *store)
+{
+    bodies_make_read(bodies, store, options->seed + 1);
+}
+
+static void make_fetch(struct bodies *bodies, const struct load_options *options,
+                       const struct bodies_store *store)
+{
+    uint64_t blobs = options->blobs != 0 ? options->blobs : options->calls;
+    (void)store;
+    bodies_make_fetch(bodies, blobs, options->first, options->size, options->check == CLIENT_BYTES);
+}
+
+static void make_store(struct bodies *bodies, const struct load_options *options,
+                       const struct bodies_store *store)
+{
+    (void)store;
+    bodies_make_store(bodies, options->calls, options->first, options->size);
+}
+
+static void make_push_asset(struct bodies *bodies, const struct load_options *options,
+                            const struct bodies_store *store)
+{
+    const struct bodies_assets assets = {options->first, options->calls};
+    bodies_make_push_assets(bodies, store, &assets, options->references);
+}
+
+static void make_fetch_asset(struct bodies *bodies, const struct load_options *options,
+                             const struct bodies_store *store)
+{
+    const struct bodies_assets assets = {options->first, options->assets};
+    bodies_make_fetch_assets(bodies, options->calls, store, &assets, options->seed);
+}
+
+static void make_miss_asset(struct bodies *bodies, const struct load_options *options,
+                            const struct bodies_store *store)
+{
+    (void)store;
+    bodies_make_miss_assets(bodies, options->calls, options->first);
+}
+
+static const struct operation {
+    const char *name;
+    void (*make)(struct bodies *bodies, const struct load_options *options,
+                 const struct bodies_store *store);
+    bool is_once;  /* makes each call that there is, however many were asked for */
+    bool is_first; /* waits for the server, makes one call, and tells when it was answered */
+} operations[] = {
+    /* FindMissingBlobs, BatchUpdateBlobs of new blobs and of the base, BatchReadBlobs */
+    {.name = "find", .make = make_find},
+    {.name = "update", .make = make_update},
+    {.name = "fill", .make = make_fill, .is_once = true},
+    {.name = "read", .make = make_read},
+    {.name = "read-random", .make = make_read_random},
+    /* Read and Write */
+    {.name = "fetch", .make = make_fetch},
+    {.name = "store", .make = make_store},
+    /* PushBlob, FetchBlob of what is there, and of what is not */
+    {.name = "push-asset", .make = make_push_asset},
+    {.name = "fetch-asset", .make = make_fetch_asset},
+    {.name = "miss-asset", .make = make_miss_asset},
+    {.name = "first-answer", .make = make_find, .is_first = true},
+    {.name = "first-asset", .make = make_fetch_asset, .is_first = true},
+};
+
+static const struct operation *find_operation(const char *name)
+{
+    for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
+        if (strcmp(operations[i].name, name) == 0)
+            return &operations[i];
+    fail("load: there is no operation %s", name);
+}
+
+/* --- clocks --- */
+
 static int64_t read_clock(clockid_t clock)
 {
     struct timespec time;
     if (clock_gettime(clock, &time) != 0)
-        client_fail("read a clock: %s", strerror(errno));
+        fail("read a clock: %s", strerror(errno));
     return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
 }
 
@@ -79,126 +160,138 @@ static void pause_for(long nanoseconds)
  * CPU time of all threads of PID, those that have ended included, in nanoseconds: what utime and
  * stime of /proc/PID/stat tell in ticks.
  */
-static int64_t server_time(uint64_t pid)
+static int64_t process_time(uint64_t pid)
 {
     clockid_t clock;
-    if (pid == 0)
-        return 0;
+    struct timespec time;
     int rc = clock_getcpuclockid((pid_t)pid, &clock);
+    if (rc == 0 && clock_gettime(clock, &time) != 0)
+        rc = errno;
     if (rc != 0)
-        client_fail("process %" PRIu64 ": %s", pid, strerror(rc));
-    return read_clock(clock);
+        fail("process %" PRIu64 ", whose CPU time is to be told: %s", pid, strerror(rc));
+    return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
+}
+
+/* Of each of the processes; returns the sum. */
+static int64_t server_times(const struct load_options *options, int64_t times[LOAD_OPTIONS_PIDS])
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < options->pid_count; i++)
+        sum += times[i] = process_time(options->pids[i]);
+    return sum;
 }
 
 /* What the calls have left to do, in threads of the server's own, belongs to their cost. */
-static int64_t settled_time(uint64_t pid)
+static void settled_times(const struct load_options *options, int64_t times[LOAD_OPTIONS_PIDS])
 {
-    int64_t before = server_time(pid);
+    int64_t before = server_times(options, times);
     unsigned quiet = 0;
-    for (unsigned i = 0; i < PAUSES_MAX && quiet < QUIET_PAUSES && pid != 0; i++) {
+    for (unsigned i = 0; i < PAUSES_MAX && quiet < QUIET_PAUSES && options->pid_count > 0; i++) {
         pause_for(PAUSE_NS);
-        int64_t now = server_time(pid);
+        int64_t now = server_times(options, times);
         quiet = now - before < QUIET_NS ? quiet + 1 : 0;
         before = now;
     }
-    return before;
 }
 
-static void set_option(struct options *options, const char *argument)
+static double seconds(int64_t nanoseconds)
 {
-    for (size_t i = 0; i < KEYS; i++) {
-        size_t length = strlen(keys[i].name);
-        if (strncmp(argument, keys[i].name, length) != 0 || argument[length] != '=')
-            continue;
-        char *end;
-        uint64_t value = strtoull(argument + length + 1, &end, 10);
-        if (end == argument + length + 1 || *end != '\0')
-            break;
-        memcpy((char *)options + keys[i].offset, &value, sizeof(value));
-        return;
-    }
-    client_fail("load: cannot make sense of %s", argument);
+    return (double)nanoseconds / NANOSECONDS;
 }
 
-static void make_bodies(const char *operation, const struct options *options, struct bodies *bodies)
-{
-    const struct bodies_store store = {.base = options->base, .small = options->small};
-    if (strcmp(operation, "find") == 0)
-        bodies_make_find(bodies, options->calls, &store, options->seed);
-    else if (strcmp(operation, "update") == 0)
-        bodies_make_update(bodies, options->calls, options->first);
-    else if (strcmp(operation, "read") == 0)
-        bodies_make_read(bodies, &store, 0);
-    else if (strcmp(operation, "read-random") == 0)
-        bodies_make_read(bodies, &store, options->seed);
-    else if (strcmp(operation, "fetch") == 0)
-        bodies_make_fetch(bodies, options->calls, options->first);
-    else if (strcmp(operation, "store") == 0)
-        bodies_make_store(bodies, options->calls, options->first);
-    else if (strcmp(operation, "push-asset") == 0)
-        bodies_make_push_assets(bodies, &store, options->references);
-    else if (strcmp(operation, "fetch-asset") == 0)
-        bodies_make_fetch_assets(bodies, &store);
-    else
-        client_fail("load: there is no operation %s", operation);
-}
+/* --- the round --- */
 
-static void measure(const char *address, const char *operation, const struct options *options)
-{
+/* What a round needs beside its options. */
+struct round {
+    const char *address;
+    struct ssl_ctx_st *tls;
     struct bodies bodies;
-    make_bodies(operation, options, &bodies);
-    struct client *client = client_open(address, (unsigned)options->connections);
+    struct client_load load;
+};
+
+static void measure(struct round *round, const struct load_options *options)
+{
+    int64_t before[LOAD_OPTIONS_PIDS];
+    int64_t after[LOAD_OPTIONS_PIDS];
+    struct client *client = client_open(round->address, (unsigned)options->connections, round->tls);
     if (client == NULL)
-        client_fail("%s: %s", address, strerror(errno));
-    int64_t cpu = settled_time(options->pid);
+        fail("%s: %s", round->address, strerror(errno));
+    settled_times(options, before);
     int64_t own = read_clock(CLOCK_PROCESS_CPUTIME_ID);
     int64_t begun = read_clock(CLOCK_MONOTONIC);
-    client_run(client, &bodies, options->calls, (unsigned)options->in_flight,
-               options->bytes != 0 ? CLIENT_BYTES : CLIENT_SIZE);
+    (void)client_run(client, &round->bodies, &round->load);
     int64_t ended = read_clock(CLOCK_MONOTONIC);
     own = read_clock(CLOCK_PROCESS_CPUTIME_ID) - own;
-    cpu = settled_time(options->pid) - cpu;
+    settled_times(options, after);
     client_close(client);
-    bodies_fini(&bodies);
-    (void)printf("{\"calls\": %" PRIu64 ", \"seconds\": %.6f, \"cpu\": %.6f, \"own_cpu\": %.6f}\n",
-                 options->calls, (double)(ended - begun) / NANOSECONDS, (double)cpu / NANOSECONDS,
-                 (double)own / NANOSECONDS);
+    (void)printf("{\"calls\": %" PRIu64 ", \"seconds\": %.6f, \"cpu\": [", round->load.count,
+                 seconds(ended - begun));
+    for (size_t i = 0; i < options->pid_count; i++)
+        (void)printf("%s%.6f", i > 0 ? ", " : "", seconds(after[i] - before[i]));
+    (void)printf("], \"own_cpu\": %.6f}\n", seconds(own));
 }
 
-/* When the first answer is there, by the clock that all processes share. */
-static void await_first_answer(const char *address, const struct options *options)
+static struct client *open_retrying(const struct round *round)
 {
-    struct bodies bodies;
-    struct client *client = NULL;
-    const struct bodies_store store = {.base = options->base, .small = options->small};
-    bodies_make_find(&bodies, 1, &store, options->seed);
-    for (unsigned i = 0; i < RETRIES_MAX && client == NULL; i++) {
-        client = client_open(address, 1);
-        if (client == NULL)
-            pause_for(RETRY_NS);
+    for (unsigned i = 0; i < RETRIES_MAX; i++) {
+        struct client *client = client_open(round->address, 1, round->tls);
+        if (client != NULL)
+            return client;
+        pause_for(RETRY_NS);
     }
-    if (client == NULL)
-        client_fail("%s: %s", address, strerror(errno));
-    client_run(client, &bodies, 1, 1, CLIENT_STATUS);
-    (void)printf("{\"answered\": %.6f}\n", (double)read_clock(CLOCK_MONOTONIC) / NANOSECONDS);
-    client_close(client);
-    bodies_fini(&bodies);
+    fail("%s: %s", round->address, strerror(errno));
+}
+
+/* By the clock that all processes share. */
+static void await_first_answer(struct round *round)
+{
+    struct client *client = open_retrying(round);
+    const int wanted = round->load.status;
+    int64_t answered = 0;
+    round->load = (struct client_load){
+        .count = 1, .in_flight = 1, .check = CLIENT_STATUS, .status = CLIENT_ANY_STATUS};
+    for (unsigned i = 0; i < RETRIES_MAX; i++) {
+        int status = client_run(client, &round->bodies, &round->load);
+        int64_t now = read_clock(CLOCK_MONOTONIC);
+        answered = answered != 0 ? answered : now;
+        if (status == wanted) {
+            (void)printf("{\"answered\": %.6f, \"right\": %.6f}\n", seconds(answered),
+                         seconds(now));
+            client_close(client);
+            return;
+        }
+        if (status != GRPC_STATUS_UNAVAILABLE)
+            fail("%s: status %d, not %d", round->bodies.path, status, wanted);
+        pause_for(RETRY_NS);
+    }
+    fail("%s: unavailable for ever", round->bodies.path);
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {
-        .calls = 1, .connections = 1, .in_flight = 1, .bytes = 1, .base = 100, .seed = 1};
+    struct load_options options;
+    struct bodies_store store;
     if (argc < 3)
-        client_fail("usage: load ADDRESS OPERATION [KEY=NUMBER]...");
-    for (int i = 3; i < argc; i++)
-        set_option(&options, argv[i]);
-    if (options.calls == 0 || options.connections == 0 || options.in_flight == 0 ||
-        options.base < EXCHANGE_BATCH || options.seed == 0)
-        client_fail("load: a number is too small");
-    if (strcmp(argv[2], "first-answer") == 0)
-        await_first_answer(argv[1], &options);
+        fail("usage: load ADDRESS OPERATION [KEY=VALUE]...");
+    const struct operation *operation = find_operation(argv[2]);
+    struct round round = {.address = argv[1]};
+    load_options_init(&options, argv + 3, argc - 3);
+    bodies_store_init(&store, options.base, options.small);
+    operation->make(&round.bodies, &options, &store);
+    bodies_store_fini(&store);
+    round.load = (struct client_load){
+        .count = operation->is_once ? round.bodies.count : options.calls,
+        .in_flight = (unsigned)options.in_flight,
+        .check = options.check,
+        .status = (int)options.status,
+    };
+    if (options.authorities != NULL)
+        round.tls = link_tls_new(options.authorities, options.certificate, options.key);
+    if (operation->is_first)
+        await_first_answer(&round);
     else
-        measure(argv[1], argv[2], &options);
+        measure(&round, &options);
+    link_tls_free(round.tls);
+    bodies_fini(&round.bodies);
     return EXIT_SUCCESS;
 }

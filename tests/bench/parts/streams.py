@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large blobs, directly: what Read and Write cost for a GiB."""
+
+import os
+import shutil
+
+from bench import checks, contestants, machine
+from bench.options import GIB, MIB
+from bench.rounds import Measure, run_rounds, serving
+from lib.content import digest_of, noise
+
+NAME = "streams"
+TITLE = "Read and Write, directly"
+
+MEMORY_GOAL = "assetd: < 64"
+
+# Before a turn, more than it writes.
+TOUCHED = 2 * GIB
+
+# Seconds that one contestant takes of a measure, and a turn more. Who is slow takes fewer turns.
+BUDGET = 3
+ROUNDS = 3
+
+SEVERAL = {"connections": 8, "in_flight": 16}
+ALONE = {"connections": 1, "in_flight": 1}
+# Blobs that are written one at a time have these numbers, and the others those from 0 on.
+ALONE_FIRST = 1 << 20
+
+
+def settle():
+    """The disk has what others wrote, and the machine has the memory that is written to next."""
+    os.sync()
+    machine.touch_memory(TOUCHED)
+
+
+def measure_of(verb, size, calls, blobs=None, **more):
+    """Write of new blobs, or Read of the first BLOBS of those, again and again."""
+    is_alone = more["in_flight"] == 1
+    base = ALONE_FIRST if is_alone else 0
+    power, unit = (size // GIB, "g") if size >= GIB else (size // MIB, "m")
+
+    def written(first):
+        return {"size": size, "first": base + first}
+
+    more = {"rounds": ROUNDS, "before": settle if verb == "Write" else lambda: None} | more
+    return Measure(
+        f"{verb.lower()}-{power}{unit}{'-alone' if is_alone and size < GIB else ''}",
+        f"{verb} of {power} {unit.upper()}iB, {'one at a time' if is_alone else '16 at a time'}",
+        {"Write": "store", "Read": "fetch"}[verb],
+        calls,
+        size=size,
+        budget=BUDGET,
+        keys=written if verb == "Write" else written(0) | {"blobs": blobs or calls},
+        **more,
+    )
+
+
+# By the storage that they share, which is gone before the next is filled. What is read was written
+# in the first turn before it, at the latest.
+GROUPS = (
+    (
+        measure_of("Write", MIB, 512, trial=128, **SEVERAL),
+        measure_of("Read", MIB, 512, blobs=128, **SEVERAL),
+    ),
+    (
+        measure_of(
+            *("Write", 64 * MIB, 16), least=16, trial=2, goal="assetd: 2.7 s", **SEVERAL
+        ),
+        measure_of("Read", 64 * MIB, 16, least=16, trial=2, goal="assetd: 0.72 s", **SEVERAL),
+    ),
+    (
+        measure_of("Write", 64 * MIB, 4, least=4, trial=1, **ALONE),
+        measure_of("Read", 64 * MIB, 4, least=4, trial=1, **ALONE),
+        measure_of("Write", GIB, 1, least=1, trial=0, rounds=2, **ALONE),
+        measure_of("Read", GIB, 1, least=1, trial=0, rounds=2, **ALONE),
+    ),
+)
+
+
+def bytes_written(measures, options):
+    """At most, by one contestant."""
+    turns = (min(options.rounds, measure.rounds) for measure in measures)
+    return sum(
+        (measure.trial + count * max(measure.calls, measure.least)) * measure.size
+        for measure, count in zip(measures, turns)
+        if measure.operation == "store"
+    )
+
+
+def check_stream(contestant):
+    """What it was sent is what it sends."""
+    blob = noise(MIB)
+    with checks.asking(contestant) as client:
+        client.write(blob)
+        checks.require(contestant, client.read(digest_of(blob)) == blob, "Read of a blob of 1 MiB")
+
+
+def measure_group(measures, folder, options, progress):
+    """Measures with contestants that are new, and leaves nothing of them."""
+    folder.mkdir()
+    try:
+        all_of_them = contestants.make(contestants.CAS, folder, "tcp", options)
+        knowing = [one for one in all_of_them if one.name != "empty"]
+        with serving(all_of_them):
+            for contestant in knowing:
+                check_stream(contestant)
+            for measure in measures:
+                yield from run_rounds(measure, all_of_them, options, progress)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def memory_facts(rows):
+    peaks = {}
+    for row in rows:
+        name = row.contestant.name
+        peaks[name] = max(peaks.get(name, 0), row.anonymous)
+    for name, peak in peaks.items():
+        goal = MEMORY_GOAL if name == "assetd" else None
+        fact = {"title": "Private memory, the most", "contestant": name, "unit": "MiB RssAnon"}
+        yield fact | {"values": [peak / MIB], "goal": goal}
+
+
+def run(folder, options, progress):
+    knowing = len(contestants.wanted(contestants.CAS, options)) - 1  # empty stores nothing
+    most = max(bytes_written(measures, options) for measures in GROUPS)
+    machine.require_room(folder, knowing * most + GIB)
+    rows = []
+    for number, measures in enumerate(GROUPS):
+        rows += measure_group(measures, folder / f"g{number}", options, progress)
+    return {
+        "rows": [row.as_json() for row in rows],
+        "facts": [*memory_facts(rows)],
+        "notes": [
+            "16 at a time go over 8 connections. Messages of Write have 1 MiB. Who is slow takes"
+            " fewer turns. Before each turn of Write the disk has all that was written before, and the"
+            " memory that is written to has been used."
+        ],
+    }
