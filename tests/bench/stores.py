@@ -38,8 +38,6 @@ ROOM_LEAST = 64 * MIB
 # How much a store may grow before it is made anew.
 GROWTH = GIB
 
-MAP_POPULATE = 0x8000
-
 
 def sizes(options):
     return QUICK_SIZES if options.quick else SIZES
@@ -177,12 +175,24 @@ def open_store(size, folder, options, progress):
 # --- in memory ---
 
 
+def read_through(path):
+    """
+    Has the machine's memory hold a file, as a server that looks things up at random leaves it there:
+    page by page. Mapping it would not do: a virtual machine pays for a page when it is first looked
+    at, not when the disk has filled it.
+    """
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while file.read(MIB):
+            pass
+
+
 def hold(libc, path):
     """Maps a file and keeps it from leaving the memory; returns the address and the size."""
+    read_through(path)
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        flags = mmap.MAP_SHARED | MAP_POPULATE
-        address = libc.mmap(None, max(size, 1), mmap.PROT_READ, flags, file.fileno(), 0)
+        address = libc.mmap(None, max(size, 1), mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
     if address == ctypes.c_void_p(-1).value:
         return None, 0
     # Without the right to, what was read just now is in memory, and may leave it again.

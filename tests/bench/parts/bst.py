@@ -17,7 +17,7 @@ from lib.bst import BstError
 NAME = "bst"
 TITLE = "A real bst pushes and pulls"
 
-ROUNDS = 3  # at most
+ROUNDS = 5  # at most
 
 # Seconds for the rounds of one project: none begins that would probably end later.
 SPAN = 75
