@@ -4,14 +4,20 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-enum { SLOTS = 2 * ASSET_USES_MAX };
+enum { SLOT_BITS = 14, SLOTS = 2 * ASSET_USES_MAX };
+
+_Static_assert(SLOTS == 1 << SLOT_BITS, "a slot is found by so many bits");
 
 _Static_assert(ASSET_USES_MAX < UINT16_MAX, "a slot holds 1 + index");
 
 int asset_uses_init(struct asset_uses *uses, struct err *err)
 {
     memset(uses, 0, sizeof(*uses));
+    if (getrandom(&uses->secret, sizeof(uses->secret), 0) != (ssize_t)sizeof(uses->secret))
+        return err_set(err, ERR_UNAVAILABLE, "no random numbers for the uses of assets");
+    uses->secret |= 1;
     uses->uses = malloc(ASSET_USES_MAX * sizeof(*uses->uses));
     if (uses->uses == NULL)
         return err_no_memory(err, "the uses of assets");
@@ -28,10 +34,16 @@ void asset_uses_fini(struct asset_uses *uses)
     (void)pthread_mutex_destroy(&uses->lock);
 }
 
-/* The slot of HASH, or the free one where it belongs: at most half of them are taken. */
+/*
+ * The slot of HASH, or the free one where it belongs: at most half of them are taken. Clients
+ * choose names, and so can find some whose hashes begin alike: which of them share a slot is
+ * nothing that they know.
+ */
 static uint16_t *find_slot(struct asset_uses *uses, const uint8_t *hash)
 {
-    size_t i = ((size_t)hash[0] | (size_t)hash[1] << 8) % SLOTS;
+    uint64_t word;
+    memcpy(&word, hash, sizeof(word));
+    size_t i = (size_t)(word * uses->secret >> (64 - SLOT_BITS));
     while (uses->slots[i] != 0 &&
            memcmp(uses->uses[uses->slots[i] - 1].hash, hash, ASSET_HASH_SIZE) != 0)
         i = (i + 1) % SLOTS;
@@ -43,6 +55,7 @@ static void add(struct asset_uses *uses, uint16_t *slot, const uint8_t *hash, in
     if (*slot == 0 && uses->count < ASSET_USES_MAX) {
         memcpy(uses->uses[uses->count].hash, hash, ASSET_HASH_SIZE);
         *slot = (uint16_t)++uses->count;
+        uses->uses[*slot - 1].since = uses->order + 1;
     }
     if (*slot != 0) {
         uses->uses[*slot - 1].at = at;
@@ -93,10 +106,10 @@ bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE
     return slot != 0;
 }
 
-static int compare_orders(const void *a, const void *b)
+static int compare_since(const void *a, const void *b)
 {
-    uint64_t left = ((const struct asset_use *)a)->order;
-    uint64_t right = ((const struct asset_use *)b)->order;
+    uint64_t left = ((const struct asset_use *)a)->since;
+    uint64_t right = ((const struct asset_use *)b)->since;
     return (left > right) - (left < right);
 }
 
@@ -107,7 +120,7 @@ size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out)
     memcpy(out, uses->uses, count * sizeof(*out));
     (void)pthread_mutex_unlock(&uses->lock);
     if (count > 1)
-        qsort(out, count, sizeof(*out), compare_orders);
+        qsort(out, count, sizeof(*out), compare_since);
     return count;
 }
 
@@ -118,8 +131,12 @@ void asset_uses_forget(struct asset_uses *uses, const struct asset_use *written,
     (void)pthread_mutex_lock(&uses->lock);
     for (size_t i = 0; i < count; i++) {
         uint16_t slot = *find_slot(uses, written[i].hash);
-        if (slot != 0 && uses->uses[slot - 1].order == written[i].order)
-            uses->uses[slot - 1].order = 0;
+        if (slot == 0)
+            continue;
+        struct asset_use *use = &uses->uses[slot - 1];
+        use->since = use->order; /* used again: it is another's turn before */
+        if (use->order == written[i].order)
+            use->order = 0;
     }
     size_t old_count = uses->count;
     uses->count = 0;

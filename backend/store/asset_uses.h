@@ -11,18 +11,20 @@
 #include "base/err.h"
 #include "store/asset_record.h"
 
-/* More than that between two commits are not remembered; with so many it is time to write them. */
+/* More are not remembered between two commits; with ASSET_USES_MANY it is time to write them. */
 enum { ASSET_USES_MAX = 8192, ASSET_USES_MANY = ASSET_USES_MAX / 4 };
 
 struct asset_use {
     uint8_t hash[ASSET_HASH_SIZE];
     int64_t at;     /* milliseconds since 1970 */
     uint64_t order; /* counts up with every use */
+    uint64_t since; /* of the first use that is not written */
 };
 
 /* Embedded by its user. Any thread. */
 struct asset_uses {
     pthread_mutex_t lock;
+    uint64_t secret;                    /* random, and odd: finds the slot of a hash */
     uint64_t order;                     /* of the newest */
     size_t count;                       /* of uses */
     struct asset_use *uses;             /* ASSET_USES_MAX of them */
@@ -39,7 +41,11 @@ void asset_uses_add(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE]
 bool asset_uses_find(struct asset_uses *uses, const uint8_t hash[ASSET_HASH_SIZE],
                      struct asset_use *use);
 
-/* Copies them, the oldest first, to OUT, which has room for ASSET_USES_MAX. Returns how many. */
+/*
+ * Copies them to OUT, which has room for ASSET_USES_MAX. Returns how many. What has not been
+ * written for longest comes first, however often it is used: else it would be behind all others,
+ * always.
+ */
 size_t asset_uses_copy(struct asset_uses *uses, struct asset_use *out);
 
 /* Remembers a use that another process tells of, unless a later one of the asset is known. */
@@ -51,7 +57,7 @@ bool asset_uses_are_many(struct asset_uses *uses);
 /* Forgets all of them. */
 void asset_uses_clear(struct asset_uses *uses);
 
-/* Forgets COUNT of them, which are written, but for assets that were used again since. */
+/* Forgets COUNT of them, which are written; those of assets that were used again since are new. */
 void asset_uses_forget(struct asset_uses *uses, const struct asset_use *written, size_t count);
 
 #endif

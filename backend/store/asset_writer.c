@@ -115,19 +115,21 @@ struct backlog {
 };
 
 /*
- * Writes no more than so many uses, removes some of what has expired, and evicts what the renewals
- * took the room of.
+ * Renews what was used, removes some of what has expired, and evicts what the renewals took the
+ * room of. MOST bounds how much it does in all, RATION how many of that are renewals.
  */
-static int commit_upkeep(struct asset_index *index, bool sweep, size_t renewals,
+static int commit_upkeep(struct asset_index *index, bool sweep, size_t most, size_t ration,
                          struct backlog *backlog, struct err *err)
 {
+    /* With none it would evict what is pending. */
+    size_t renewals = ration == 0 ? 1 : ration < most ? ration : most;
     struct changes changes = {.evicted = 0};
     int64_t now = index->now();
     int rc = asset_tables_begin(&index->tables, renewals, err);
     if (rc != 0)
         return rc;
     rc = asset_life_renew(&index->tables, now, index->renew_after, &backlog->has_uses, err);
-    size_t limit = index->tables.renewals_left * EXPIRE_RENEWAL + 1;
+    size_t limit = (most - (renewals - index->tables.renewals_left)) * EXPIRE_RENEWAL + 1;
     if (limit > EXPIRE_BATCH)
         limit = EXPIRE_BATCH;
     if (rc == 0 && sweep)
@@ -150,20 +152,21 @@ static int make_room(struct asset_index *index, size_t bytes, unsigned attempt, 
 }
 
 /* One transaction of upkeep, as small as it has to be. */
-static int commit_some_upkeep(struct asset_index *index, bool sweep, struct backlog *backlog,
-                              struct err *err)
+static int commit_some_upkeep(struct asset_index *index, bool sweep, size_t ration,
+                              struct backlog *backlog, struct err *err)
 {
     size_t most = asset_tables_renewals_max(&index->tables);
-    size_t renewals = most < RENEWALS_MAX ? most : RENEWALS_MAX;
-    int rc = commit_upkeep(index, sweep, renewals, backlog, err);
-    while (rc == -ERR_ABORTED && renewals > 1) {
-        renewals /= 2;
-        rc = commit_upkeep(index, sweep, renewals, backlog, err);
+    if (most > RENEWALS_MAX)
+        most = RENEWALS_MAX;
+    int rc = commit_upkeep(index, sweep, most, ration, backlog, err);
+    while (rc == -ERR_ABORTED && most > 1) {
+        most /= 2;
+        rc = commit_upkeep(index, sweep, most, ration, backlog, err);
     }
     for (unsigned attempt = 0; rc == -ERR_ABORTED; attempt++) {
         rc = make_room(index, ASSET_PUT_COST, attempt, err);
         if (rc == 0)
-            rc = commit_upkeep(index, sweep, renewals, backlog, err);
+            rc = commit_upkeep(index, sweep, most, ration, backlog, err);
     }
     return rc;
 }
@@ -175,7 +178,8 @@ static void upkeep(struct asset_index *index)
     (void)clock_gettime(CLOCK_MONOTONIC, &index->upkeep_until);
     index->upkeep_until.tv_sec += ASSET_UPKEEP_MS / 1000;
     struct backlog backlog;
-    index->has_upkeep_failed = commit_some_upkeep(index, true, &backlog, &err) != 0;
+    index->has_upkeep_failed =
+        commit_some_upkeep(index, true, index->renewals_left, &backlog, &err) != 0;
     if (!index->has_upkeep_failed)
         index->renewals_left -=
             backlog.renewals < index->renewals_left ? backlog.renewals : index->renewals_left;
@@ -360,7 +364,7 @@ void asset_writer_finish(struct asset_index *index)
     struct backlog backlog = {.has_uses = true};
     int rc = 0;
     while (rc == 0 && backlog.has_uses)
-        rc = commit_some_upkeep(index, false, &backlog, &err);
+        rc = commit_some_upkeep(index, false, SIZE_MAX, &backlog, &err);
     if (rc != 0)
         log_error("index-upkeep", log_str("path", index->directory.path),
                   log_str("reason", err.msg),

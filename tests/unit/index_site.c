@@ -244,7 +244,7 @@ void site_unblock(struct blocker *blocker)
     (void)sem_post(&blocker->go_on);
 }
 
-void site_fill(struct site *site, uint64_t first, uint64_t end)
+void site_fill_until(struct site *site, uint64_t first, uint64_t end, int64_t expires_at)
 {
     enum { GROUP = 256 };
     static struct pending writes[GROUP];
@@ -256,9 +256,15 @@ void site_fill(struct site *site, uint64_t first, uint64_t end)
         for (; count < GROUP && first < end; count++, first++) {
             keys[count] = site_numbered_key(texts[count], first);
             assets[count] = site_asset(first);
+            assets[count].expires_at = expires_at;
             site_begin_write(site, &writes[count], &keys[count], 1, &assets[count]);
         }
         for (int i = 0; i < count; i++)
             assert_int_equal(site_end_write(&writes[i]), ERR_OK);
     }
+}
+
+void site_fill(struct site *site, uint64_t first, uint64_t end)
+{
+    site_fill_until(site, first, end, 0);
 }

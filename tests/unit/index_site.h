@@ -78,6 +78,9 @@ void site_put_number(struct site *site, uint64_t number);
 /* Writes the numbers from FIRST up to END, many at a time. */
 void site_fill(struct site *site, uint64_t first, uint64_t end);
 
+/* The same, of assets that expire then. */
+void site_fill_until(struct site *site, uint64_t first, uint64_t end, int64_t expires_at);
+
 int site_get(struct site *site, const struct asset_key *key, struct asset *asset);
 bool site_has(struct site *site, const struct asset_key *key);
 bool site_has_number(struct site *site, uint64_t number);

@@ -142,6 +142,32 @@ static void test_a_fetch_while_the_last_one_is_written(void **state)
     asset_uses_fini(&uses);
 }
 
+/* What is fetched all the time has its turn as what was fetched once. */
+static void test_the_fetch_not_written_for_longest_comes_first(void **state)
+{
+    static const uint8_t hashes[3][ASSET_HASH_SIZE] = {{1}, {2}, {3}};
+    static struct asset_use written[ASSET_USES_MAX];
+    struct asset_uses uses;
+    struct err err;
+    (void)state;
+    assert_int_equal(asset_uses_init(&uses, &err), 0);
+    for (int i = 0; i < 3; i++)
+        asset_uses_add(&uses, hashes[i], 10);
+    asset_uses_add(&uses, hashes[0], 11);
+    assert_int_equal(asset_uses_copy(&uses, written), 3);
+    assert_memory_equal(written[0].hash, hashes[0], ASSET_HASH_SIZE);
+    assert_int_equal(written[0].at, 11);
+
+    /* Once it is written, one that came meanwhile is behind the others. */
+    asset_uses_add(&uses, hashes[0], 12);
+    asset_uses_forget(&uses, written, 1);
+    assert_int_equal(asset_uses_copy(&uses, written), 3);
+    assert_memory_equal(written[0].hash, hashes[1], ASSET_HASH_SIZE);
+    assert_memory_equal(written[2].hash, hashes[0], ASSET_HASH_SIZE);
+    assert_int_equal(written[2].at, 12);
+    asset_uses_fini(&uses);
+}
+
 static void test_closing_writes_the_fetches(void **state)
 {
     struct site *site = *state;
@@ -212,6 +238,23 @@ static void test_renewals_are_rationed(void **state)
     site_close(site);
     site_open(site, 64 * MIB, 0);
     assert_true(count_renewed(site) >= ASSET_USES_MAX);
+}
+
+/* Nor does it while assets expire. */
+static void test_renewals_are_rationed_while_assets_expire(void **state)
+{
+    enum { ASSETS = 20000, DUE = 3000 };
+    struct site *site = *state;
+    site_open(site, 64 * MIB, 0);
+    site_fill(site, 0, ASSETS);
+    site_fill_until(site, ASSETS, ASSETS + DUE, site_now() + MINUTE);
+    atomic_fetch_add(&site_clock, 10 * MINUTE);
+    int64_t begun = clock_steady();
+    for (uint64_t i = 0; site_stats(site).expired < DUE; i++)
+        site_touch(site, i % ASSETS);
+    size_t renewed = count_renewed(site);
+    size_t seconds = (size_t)(clock_steady() - begun) / 1000 + 2;
+    assert_true(renewed <= seconds * ASSET_USES_MANY);
 }
 
 static void test_a_clock_set_back(void **state)
@@ -287,9 +330,11 @@ int main(void)
         INDEX_TEST(test_a_fetch_renews_a_short_life),
         INDEX_TEST(test_a_fetch_soon_after_the_push_is_written_later),
         INDEX_TEST(test_a_fetch_while_the_last_one_is_written),
+        INDEX_TEST(test_the_fetch_not_written_for_longest_comes_first),
         INDEX_TEST(test_closing_writes_the_fetches),
         INDEX_TEST(test_more_fetches_than_are_remembered),
         INDEX_TEST(test_renewals_are_rationed),
+        INDEX_TEST(test_renewals_are_rationed_while_assets_expire),
         INDEX_TEST(test_a_clock_set_back),
         INDEX_TEST(test_what_was_pushed_while_the_clock_was_ahead),
         INDEX_TEST(test_the_sweep_leaves_what_was_fetched_since),
