@@ -137,9 +137,7 @@ static int pass_turn(struct asset_tables *tables, struct err *err)
 {
     if (asset_tables_begin(tables, 0, err) != 0)
         return -(int)err->code;
-    uint8_t number[ASSET_NUMBER_SIZE];
-    int rc = asset_env_put(tables->txn, ASSET_TABLES_THEMSELVES, asset_span("turn", 4),
-                           asset_number_put(number, tables->sequence));
+    int rc = asset_tables_keep_sequence(tables);
     if (rc == 0)
         return asset_tables_commit(tables, err);
     asset_tables_abort(tables);

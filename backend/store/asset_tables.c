@@ -29,6 +29,12 @@ static struct span hash_span(const uint8_t *hash)
     return asset_span(hash, ASSET_HASH_SIZE);
 }
 
+/* Where the sequence is kept, beside the tables. */
+static struct span sequence_key(void)
+{
+    return asset_span("turn", 4);
+}
+
 /* --- reading --- */
 
 static void log_damage(struct asset_tables *tables, const char *reason)
@@ -260,6 +266,7 @@ int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err 
     assert(tables->txn == NULL);
     tables->begun_at = tables->sequence;
     tables->put_bytes = 0;
+    tables->has_deleted = false;
     tables->heeds_uses = renewals > 0;
     tables->renewals_left = renewals;
     tables->written_count = 0;
@@ -267,11 +274,66 @@ int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err 
     return asset_db_begin(tables->db, &tables->txn, err);
 }
 
+/* The newest number that is the key of a table; 0 if it is empty. */
+static int last_number(struct asset_tables *tables, enum asset_table table, uint64_t *number)
+{
+    struct span key;
+    struct span value;
+    int rc = asset_env_last(tables->txn, table, &key, &value);
+    *number = rc == 0 && key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
+}
+
+/* The number that was kept when the newest record went; 0: none was. */
+static int kept_number(struct asset_tables *tables, uint64_t *number)
+{
+    struct span value;
+    int rc = asset_env_get(tables->txn, ASSET_TABLES_THEMSELVES, sequence_key(), &value);
+    *number = rc == 0 && value.size == ASSET_NUMBER_SIZE ? asset_number_get(value.data) : 0;
+    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
+}
+
+/* The newest number that was ever given, as the file knows it. */
+static int newest_number(struct asset_tables *tables, uint64_t *newest)
+{
+    uint64_t record = 0;
+    uint64_t used = 0;
+    uint64_t kept = 0;
+    int rc = last_number(tables, ASSET_RECORDS, &record);
+    if (rc == 0)
+        rc = last_number(tables, ASSET_BY_USE, &used);
+    if (rc == 0)
+        rc = kept_number(tables, &kept);
+    *newest = record > used ? record : used;
+    *newest = *newest > kept ? *newest : kept;
+    return rc;
+}
+
+int asset_tables_keep_sequence(struct asset_tables *tables)
+{
+    uint8_t number[ASSET_NUMBER_SIZE];
+    return asset_env_put(tables->txn, ASSET_TABLES_THEMSELVES, sequence_key(),
+                         asset_number_put(number, tables->sequence));
+}
+
+/* A version is never another's, also where the newest record goes and the next writer comes. */
+static int keep_newest_number(struct asset_tables *tables)
+{
+    uint64_t newest;
+    int rc = newest_number(tables, &newest);
+    return rc == 0 && newest < tables->sequence ? asset_tables_keep_sequence(tables) : rc;
+}
+
 int asset_tables_commit(struct asset_tables *tables, struct err *err)
 {
+    int rc = tables->has_deleted ? keep_newest_number(tables) : 0;
+    if (rc != 0) {
+        asset_tables_abort(tables);
+        return asset_env_fault(err, rc, "keep the number of the newest asset");
+    }
     struct MDB_txn *txn = tables->txn;
     tables->txn = NULL;
-    int rc = asset_db_commit(tables->db, txn, err);
+    rc = asset_db_commit(tables->db, txn, err);
     if (rc == 0)
         asset_uses_forget(tables->uses, tables->written_uses, tables->written_count);
     return rc;
@@ -330,6 +392,7 @@ static int delete_behind(struct asset_tables *tables, const uint8_t *hash,
 {
     uint8_t number[ASSET_NUMBER_SIZE];
     uint8_t expiry[ASSET_EXPIRY_SIZE];
+    tables->has_deleted = true;
     int rc = asset_tables_delete_key(tables, ASSET_RECORDS, asset_number_put(number, row->record));
     if (rc == 0)
         rc = asset_tables_delete_key(tables, ASSET_BY_USE, asset_number_put(number, row->used));
@@ -446,27 +509,14 @@ int asset_tables_next_used(struct asset_tables *tables, uint64_t *used,
 
 /* --- open and close --- */
 
-/* The newest number that is the key of a table; 0 if it is empty. */
-static int last_number(struct asset_tables *tables, enum asset_table table, uint64_t *number)
-{
-    struct span key;
-    struct span value;
-    int rc = asset_env_last(tables->txn, table, &key, &value);
-    *number = rc == 0 && key.size == ASSET_NUMBER_SIZE ? asset_number_get(key.data) : 0;
-    return rc == ASSET_ENV_NOT_FOUND ? 0 : rc;
-}
-
 static int find_sequence(struct asset_tables *tables, struct err *err)
 {
-    uint64_t record = 0;
-    uint64_t used = 0;
+    uint64_t newest = 0;
     if (asset_tables_begin(tables, 0, err) != 0)
         return -(int)err->code;
-    int rc = last_number(tables, ASSET_RECORDS, &record);
-    if (rc == 0)
-        rc = last_number(tables, ASSET_BY_USE, &used);
+    int rc = newest_number(tables, &newest);
     asset_tables_abort(tables);
-    tables->sequence = record > used ? record : used;
+    tables->sequence = newest;
     return rc == 0 ? 0 : asset_env_fault(err, rc, "read the order of use");
 }
 

@@ -34,6 +34,7 @@ struct asset_tables {
     uint64_t sequence; /* the newest number of a record, and place in the order of use */
     uint64_t begun_at; /* SEQUENCE when the transaction began */
     /* Of the transaction: */
+    bool has_deleted; /* a record */
     size_t put_bytes;
     size_t renewals_left;           /* pending uses that it may still write */
     bool heeds_uses;                /* it evicts nothing whose use is pending */
@@ -120,6 +121,9 @@ size_t asset_tables_renewals_max(const struct asset_tables *tables);
 int asset_tables_begin(struct asset_tables *tables, size_t renewals, struct err *err);
 int asset_tables_commit(struct asset_tables *tables, struct err *err);
 void asset_tables_abort(struct asset_tables *tables);
+
+/* Within a transaction: sees to it that no number up to SEQUENCE comes again. */
+int asset_tables_keep_sequence(struct asset_tables *tables);
 
 /* Within a transaction: the row of a name, and when it was pushed. ERR_NOT_FOUND as above. */
 int asset_tables_pushed_at(struct asset_tables *tables, const struct asset_name *name,

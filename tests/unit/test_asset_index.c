@@ -136,6 +136,26 @@ static void test_a_put_replaces(void **state)
     assert_int_equal(site_stats(site).expired, 0);
 }
 
+/* Nor when the newest one is gone, and another writer has come since. */
+static void test_no_two_pushes_have_the_same_version(void **state)
+{
+    struct site *site = *state;
+    struct asset_key key = site_key("urn:a");
+    struct asset asset = site_asset(1);
+    struct asset found;
+    site_open(site, MIB, 0);
+    site_put_number(site, 1);
+    site_put(site, &key, &asset);
+    assert_int_equal(site_get(site, &key, &found), 0);
+    uint64_t version = found.version;
+    assert_int_equal(site_write(site, &key, 1, NULL), ERR_OK);
+    site_close(site);
+    site_open(site, MIB, 0);
+    site_put(site, &key, &asset);
+    assert_int_equal(site_get(site, &key, &found), 0);
+    assert_true(found.version > version);
+}
+
 static void test_one_write_has_many_keys_and_removes_them(void **state)
 {
     struct site *site = *state;
@@ -531,6 +551,7 @@ int main(void)
         INDEX_TEST(test_kinds_and_functions_are_apart),
         INDEX_TEST(test_all_of_an_asset_comes_back_after_reopening),
         INDEX_TEST(test_a_put_replaces),
+        INDEX_TEST(test_no_two_pushes_have_the_same_version),
         INDEX_TEST(test_one_write_has_many_keys_and_removes_them),
         INDEX_TEST(test_a_hundred_thousand_references),
         INDEX_TEST(test_each_visits_all_once),
