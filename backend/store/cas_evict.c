@@ -180,7 +180,7 @@ static int64_t count_live(const struct victim *victim)
  * Takes the marks of use off, so that the next time is another question, and lets the segment count
  * as used halfway between its last use and now. Were it now, then where all is marked one after the
  * other would be renewed, and what was stored last would be the first to go. So whatever goes is at
- * least half as old as all that stays.
+ * least half as old as all that was spared.
  */
 static void renew(const struct cas_space *space, struct victim *victim)
 {
@@ -205,7 +205,10 @@ static void renew(const struct cas_space *space, struct victim *victim)
     digest_table_leave(table);
     uint64_t now = cas_shared_tick(shared);
     uint64_t halfway = victim->last_use / 2 + now / 2 + (victim->last_use & now & 1);
-    (void)cas_segment_use(shared, victim->number, halfway);
+    /* No hold relies on it. Were it to count as if one did, all that is spared would be stuck until
+     * that hold ends. */
+    uint64_t hold = cas_shared_oldest_hold(shared);
+    (void)cas_segment_use(shared, victim->number, halfway < hold ? halfway : hold - 1);
 }
 
 /* Carries what has all of MARK. */

@@ -164,6 +164,23 @@ static void test_what_was_stored_or_used_last_stays(void **state)
     assert_false(is_there(site, 0, SMALL));
 }
 
+/* A hold that relies on none of what was spared does not keep it from going. */
+static void test_what_was_spared_is_not_held(void **state)
+{
+    struct site *site = *state;
+    site_start(site, QUOTA);
+    atomic_store(&site->space->patience, SHORT_PATIENCE);
+    for (uint64_t i = 0; i < 3; i++)
+        must_put(site, i, 1400 * KB);
+    for (uint64_t i = 0; i < 3; i++)
+        assert_true(use_blob(site, i, 1400 * KB));
+    cas_shared_set_oldest_hold(&site->shared, cas_shared_tick(&site->shared));
+    for (int i = 0; i < 1000; i++)
+        (void)cas_shared_tick(&site->shared);
+    must_put(site, 3, 1400 * KB);
+    cas_shared_set_oldest_hold(&site->shared, 0);
+}
+
 /* Where all is used something goes all the same, and where all is used all the time, too. */
 static void test_second_chances_end(void **state)
 {
@@ -507,6 +524,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_tree_uses_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_large_blob_has_its_second_chance, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_stored_or_used_last_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_spared_is_not_held, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_spared_is_not_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_chances_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_after_a_round_the_oldest_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_large_goes_in_advance, setup, teardown),
