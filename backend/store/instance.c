@@ -625,7 +625,8 @@ static void check_push(struct job *job)
 static bool check_push_at_once(struct instance_push *push)
 {
     struct err err;
-    if (push->keys[0].kind == ASSET_DIRECTORY || push->asset.directory_count != 0)
+    if (push->keys[0].kind == ASSET_DIRECTORY || push->asset.directory_count != 0 ||
+        push->asset.blob_count >= TREE_NOWAIT_MAX)
         return false;
     cas_hold_begin(push->instance->cas, &push->hold);
     int rc = check_asset(push->instance, push->keys[0].kind, &push->asset, NULL, &push->hold,

@@ -10,8 +10,8 @@
 /* Missing digests of one check that are told apart. */
 enum { ABSENT_MAX = 1 << 16 };
 
-/* Digests that are looked up at once, and in all where that must not take long. */
-enum { BATCH = 64, NOWAIT_MAX = 4096 };
+/* Digests that are looked up at once. */
+enum { BATCH = 64 };
 
 /* Directories of one check that are remembered each by itself as well; of more, none is. */
 enum { ASKED_MAX = 64 };
@@ -116,7 +116,7 @@ static int look_up(struct walk *walk, const struct digest *digests, size_t count
     assert(count <= BATCH);
     struct cas *cas = walk->cache->cas;
     walk->looked_up += count;
-    if (walk->nowait && walk->looked_up > NOWAIT_MAX) {
+    if (walk->nowait && walk->looked_up > TREE_NOWAIT_MAX) {
         walk->unknown = true;
         walk->is_over = true;
         return 0;

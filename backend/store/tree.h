@@ -46,7 +46,8 @@ struct tree_list {
  * lists, so that they need not be gone through to be found again.
  */
 struct tree_label {
-    uint8_t name[16]; /* a hash that nobody can make collide */
+    uint8_t
+        name[16]; /* of a hash, whose first half it is; VERSION tells those that share it apart */
     uint64_t version; /* of what has that name */
     int64_t time;     /* of that version */
 };
@@ -64,10 +65,13 @@ int tree_check(struct tree_cache *cache, struct cas_hold *hold, const struct tre
                size_t list_count, const struct tree_label *label, struct tree_missing *missing,
                struct err *err);
 
+/* Digests that are looked up where that must not take long: about a millisecond of work. */
+enum { TREE_NOWAIT_MAX = 4096 };
+
 /*
  * The same without touching the disk, and only until something is found missing: then MISSING has
  * at least one digest, not all. ERR_UNAVAILABLE: it is not remembered to be whole, and not all of
- * its directories are, or it is more than can be looked up in some milliseconds; ask tree_check.
+ * its directories are, or it is more than TREE_NOWAIT_MAX; ask tree_check.
  */
 int tree_check_remembered(struct tree_cache *cache, struct cas_hold *hold,
                           const struct tree_list *lists, size_t list_count,

@@ -77,5 +77,5 @@ bool tree_key_equal(const struct tree_key *one, const struct tree_key *other)
 
 uint32_t tree_key_hash(const struct tree_key *key)
 {
-    return (uint32_t)(key->words[0] >> 32); /* which all bits of a product reach */
+    return (uint32_t)(key->words[0] >> 32); /* where most bits of a product come together */
 }
