@@ -309,20 +309,20 @@ static void write_queue(struct asset_index *index, struct asset_write *first)
 
 /* --- turns --- */
 
-static bool is_upkeep_due(const struct asset_index *index)
-{
-    int64_t age;
-    if (index->is_upkeep_due || __builtin_sub_overflow(index->now(), index->upkeep_at, &age))
-        return true;
-    return age >= ASSET_UPKEEP_MS || age < 0;
-}
-
 static bool is_past(const struct timespec *time)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec > time->tv_sec ||
            (now.tv_sec == time->tv_sec && now.tv_nsec >= time->tv_nsec);
+}
+
+/* Whether the next upkeep is due by either clock. */
+static bool is_time(const struct asset_index *index)
+{
+    int64_t age;
+    return __builtin_sub_overflow(index->now(), index->upkeep_at, &age) || age >= ASSET_UPKEEP_MS ||
+           age < 0 || is_past(&index->upkeep_until);
 }
 
 void asset_writer_wait(struct asset_index *index)
@@ -343,17 +343,19 @@ static void look_at_uses(struct asset_index *index)
         return;
     (void)clock_gettime(CLOCK_MONOTONIC, &index->uses_until);
     index->uses_until.tv_sec += USES_MS / 1000;
-    bool is_time = is_past(&index->upkeep_until);
-    index->renewals_left = is_time ? ASSET_USES_MAX : RENEWALS_MAX;
+    index->renewals_left = RENEWALS_MAX;
     asset_shared_take_uses(&index->shared, &index->uses);
-    index->is_upkeep_due |=
-        is_time || (!index->has_upkeep_failed && asset_uses_are_many(&index->uses));
+    index->is_upkeep_due |= !index->has_upkeep_failed && asset_uses_are_many(&index->uses);
 }
 
 void asset_writer_turn(struct asset_index *index, struct asset_write *first)
 {
     look_at_uses(index);
-    if (is_upkeep_due(index))
+    if (is_time(index)) {
+        index->renewals_left = ASSET_USES_MAX;
+        index->is_upkeep_due = true;
+    }
+    if (index->is_upkeep_due)
         upkeep(index);
     write_queue(index, first);
 }
