@@ -79,6 +79,32 @@ static void test_kinds_and_functions_are_apart(void **state)
     assert_true(site_has(site, &key));
 }
 
+/* What is remembered of an asset elsewhere is of one key, and of one push. */
+static void test_an_asset_tells_its_key_and_its_push(void **state)
+{
+    struct site *site = *state;
+    struct asset_key keys[2] = {site_key("urn:a"), site_key("urn:b")};
+    struct asset asset = site_asset(1);
+    struct asset found[2];
+    struct asset again;
+    site_open(site, MIB, 0);
+    assert_int_equal(site_write(site, keys, 2, &asset), ERR_OK);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(site_get(site, &keys[i], &found[i]), 0);
+    assert_memory_not_equal(found[0].id, found[1].id, ASSET_ID_SIZE);
+    assert_int_not_equal(found[0].version, found[1].version);
+    site_touch(site, 1);
+    site_close(site);
+    site_open(site, MIB, 0);
+    assert_int_equal(site_get(site, &keys[0], &again), 0);
+    assert_memory_equal(again.id, found[0].id, ASSET_ID_SIZE);
+    assert_int_equal(again.version, found[0].version);
+    site_put(site, &keys[0], &asset);
+    assert_int_equal(site_get(site, &keys[0], &again), 0);
+    assert_memory_equal(again.id, found[0].id, ASSET_ID_SIZE);
+    assert_int_not_equal(again.version, found[0].version);
+}
+
 static void test_all_of_an_asset_comes_back_after_reopening(void **state)
 {
     struct site *site = *state;
@@ -549,6 +575,7 @@ int main(void)
         INDEX_TEST(test_qualifiers_in_any_order_are_the_same_asset),
         INDEX_TEST(test_parts_of_a_key_do_not_run_into_each_other),
         INDEX_TEST(test_kinds_and_functions_are_apart),
+        INDEX_TEST(test_an_asset_tells_its_key_and_its_push),
         INDEX_TEST(test_all_of_an_asset_comes_back_after_reopening),
         INDEX_TEST(test_a_put_replaces),
         INDEX_TEST(test_no_two_pushes_have_the_same_version),

@@ -77,6 +77,52 @@ static void check_damage(struct site *site, const char *table, size_t offset, bo
     site_close(site);
 }
 
+/* The checksum of records, byte by byte as the files that there are have it. */
+static uint64_t plain_checksum(const uint8_t *bytes, size_t size)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15u;
+    uint64_t sum = size * odd;
+    for (size_t i = 0; i < size; i += 8) {
+        uint64_t word = 0;
+        for (size_t j = i; j < size && j < i + 8; j++)
+            word |= (uint64_t)bytes[j] << (8 * (j - i));
+        sum = (sum ^ word) * odd;
+        sum ^= sum >> 32;
+    }
+    return sum;
+}
+
+static void assert_checksum(const uint8_t *stored, const uint8_t *bytes, size_t size)
+{
+    uint64_t sum = plain_checksum(bytes, size);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(stored[i], sum >> (8 * i) & 0xff);
+}
+
+/* Whatever their length: a server of another version reads what this one has written. */
+static void test_checksums_are_what_they_always_were(void **state)
+{
+    struct site *site = *state;
+    const struct asset_row rows = {.record = 1, .used = 2, .fetched_at = -3, .expires_at = 4};
+    uint8_t row[ASSET_ROW_SIZE];
+    asset_row_pack(&rows, row);
+    assert_checksum(row, row + 8, sizeof(row) - 8);
+    struct asset asset = site_asset(5);
+    for (size_t length = 1; length <= 16; length++) {
+        char uri[32] = {0};
+        uint8_t record[512];
+        struct asset_name name;
+        memset(uri, 0xc3, length);
+        struct asset_key key = site_key(uri);
+        assert_int_equal(asset_name_init(&name, &key, &site->err), 0);
+        size_t size = asset_record_size(name.size, &asset);
+        assert_true(size <= sizeof(record));
+        asset_record_pack(&name, &asset, record);
+        asset_name_fini(&name);
+        assert_checksum(record + 8, record + 16, size - 16);
+    }
+}
+
 static void test_damage_is_a_miss(void **state)
 {
     static const struct {
@@ -237,6 +283,7 @@ int main(void)
 {
 #define INDEX_TEST(name) cmocka_unit_test_setup_teardown(name, site_set_up, site_tear_down)
     const struct CMUnitTest tests[] = {
+        INDEX_TEST(test_checksums_are_what_they_always_were),
         INDEX_TEST(test_damage_is_a_miss),
         INDEX_TEST(test_damage_of_the_file_is_no_miss),
         INDEX_TEST(test_no_bytes_crash_the_reader),

@@ -15,6 +15,7 @@
 #include "index_site.h"
 #include "store/asset_db.h"
 #include "store/asset_record.h"
+#include "store/asset_uses.h"
 #include "store/directory.h"
 
 /* --- a disk that fails on demand: LMDB calls these instead of the C library's --- */
@@ -222,6 +223,23 @@ static void test_a_failed_sync_is_not_tried_again(void **state)
     site_close(site);
     site_open(site, MIB, 0);
     assert_true(site_has_number(site, 1) && site_has_number(site, 2));
+}
+
+/* Many fetches that wait to be written do not have a broken disk tried each second. */
+static void test_a_failed_upkeep_is_not_hurried(void **state)
+{
+    const struct timespec pause = {.tv_sec = 3};
+    struct site *site = *state;
+    site_open(site, 16 * MIB, 0);
+    site_fill(site, 0, ASSET_USES_MANY);
+    atomic_fetch_add(&site_clock, 10 * MINUTE);
+    site_put_number(site, ASSET_USES_MANY); /* with the upkeep that is due */
+    atomic_store(&fail_sync, EIO);
+    int before = atomic_load(&sync_count);
+    for (uint64_t i = 0; i < ASSET_USES_MANY; i++)
+        site_touch(site, i);
+    (void)nanosleep(&pause, NULL);
+    assert_int_equal(atomic_load(&sync_count), before + 1);
 }
 
 static void test_a_failed_write_of_the_root(void **state)
@@ -487,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         INDEX_TEST(test_killed_at_any_moment), /* first: it forks, and no thread was made yet */
         INDEX_TEST(test_a_failed_sync_is_not_tried_again),
+        INDEX_TEST(test_a_failed_upkeep_is_not_hurried),
         INDEX_TEST(test_a_failed_write_of_the_root),
         INDEX_TEST(test_a_root_that_memory_was_lacking_for),
         INDEX_TEST(test_a_new_file_whose_name_may_be_lost),

@@ -23,6 +23,7 @@
 #include "store/asset_file.h"
 #include "store/asset_record.h"
 #include "store/asset_shared.h"
+#include "store/asset_uses.h"
 #include "store/directory.h"
 
 /* --- what a child does --- */
@@ -568,6 +569,28 @@ static void test_uses_of_many(void **state)
 
 /* --- who writes --- */
 
+/* One that reads for long remembers the uses of late, however many there were before. */
+static void test_a_reader_remembers_the_uses_of_late(void **state)
+{
+    const struct timespec pause = {.tv_sec = 1, .tv_nsec = 500 * 1000 * 1000};
+    struct site *site = *state;
+    struct child writer = start(site);
+    struct order open_reader = {.act = OPEN_TO_READ, .number = MIB, .expire_after = HOUR};
+    (void)tell(&writer, OPEN_TO_WRITE, MIB);
+    (void)tell(&writer, PUT, 1);
+    kill_now(&writer); /* so that nobody writes what is used */
+    struct child reader = start(site);
+    assert_int_equal(tell_all(&reader, open_reader).code, ERR_OK);
+    atomic_fetch_add(&site_clock, HOUR - 1);
+    for (uint64_t i = 0; i < ASSET_USES_MAX; i++)
+        (void)tell(&reader, TOUCH, 2 + i);
+    (void)nanosleep(&pause, NULL); /* it has looked at them since */
+    (void)tell(&reader, TOUCH, 1);
+    atomic_fetch_add(&site_clock, 1);
+    assert_int_equal(tell(&reader, HAS, 1), 1);
+    end(&reader);
+}
+
 static void test_a_waiting_process_takes_over(void **state)
 {
     struct site *site = *state;
@@ -850,6 +873,7 @@ int main(void)
         INDEX_TEST(test_what_a_reader_used_is_not_evicted),
         INDEX_TEST(test_uses_wait_for_a_writer),
         INDEX_TEST(test_what_a_reader_used_does_not_expire),
+        INDEX_TEST(test_a_reader_remembers_the_uses_of_late),
         INDEX_TEST(test_a_waiting_process_takes_over),
         INDEX_TEST(test_who_would_write_at_once_does_not_wait),
         INDEX_TEST(test_taking_over_with_a_smaller_quota),

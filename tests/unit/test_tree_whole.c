@@ -194,6 +194,56 @@ static void test_after_a_walk_it_is_remembered_anew(void **state)
     assert_int_equal(check(trees, &root), -ERR_PRECONDITION);
 }
 
+/* tree_check of one blob, under LABEL unless that is NULL. */
+static int check_labelled(struct trees *trees, const struct tree_label *label,
+                          const struct digest *digest)
+{
+    struct cas_hold hold;
+    const struct tree_list list = {digest, 1, false};
+    cas_hold_begin(trees->store.cas, &hold);
+    int rc = tree_check(trees->cache, &hold, &list, 1, label, &trees->missing, &trees->err);
+    cas_hold_end(&hold);
+    return rc;
+}
+
+/* Whichever way it was found whole, its label is enough to find it again. */
+static void test_what_has_a_label_is_not_gone_through(void **state)
+{
+    struct trees *trees = *state;
+    struct digest walked = blob(trees, 1);
+    struct digest pushed = blob(trees, 2);
+    struct digest gone = blob(trees, 3);
+    struct tree_label label = {.name = "an asset's name", .version = 7, .time = 1700000000000};
+    hide(trees, &gone);
+    assert_int_equal(check_labelled(trees, &label, &gone), -ERR_PRECONDITION);
+    assert_int_equal(check_labelled(trees, &label, &walked), 0);
+    assert_int_equal(check_labelled(trees, &label, &gone), 0);
+    label.version++;
+    assert_int_equal(check_labelled(trees, &label, &gone), -ERR_PRECONDITION);
+    assert_int_equal(check_labelled(trees, NULL, &pushed), 0);
+    assert_int_equal(check_labelled(trees, &label, &gone), -ERR_PRECONDITION);
+    assert_int_equal(check_labelled(trees, &label, &pushed), 0);
+    assert_int_equal(check_labelled(trees, &label, &gone), 0);
+}
+
+/* By its label as well what is no longer whole is not found. */
+static void test_what_is_deleted_is_noticed_by_a_label(void **state)
+{
+    struct trees *trees = *state;
+    struct digest digest = blob(trees, 1);
+    struct tree_label label = {.name = "an asset's name", .version = 7, .time = 1700000000000};
+    for (int i = 0; i < 4; i++) {
+        /* Found by a walk, or as it was found without a label. */
+        if (i % 2 == 1)
+            assert_int_equal(check_labelled(trees, NULL, &digest), 0);
+        assert_int_equal(check_labelled(trees, &label, &digest), 0);
+        assert_int_equal(cas_delete(trees->store.cas, &digest, &trees->err), 0);
+        assert_int_equal(check_labelled(trees, &label, &digest), -ERR_PRECONDITION);
+        digest = blob(trees, 1);
+        label.version++;
+    }
+}
+
 /* Whether the segment NUMBER goes within some seconds. */
 static bool goes(struct cas *cas, uint64_t number)
 {
@@ -351,6 +401,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_more_directories_than_are_told_apart, setup,
                                         trees_teardown),
         cmocka_unit_test_setup_teardown(test_what_is_deleted_is_noticed, setup, trees_teardown),
+        cmocka_unit_test_setup_teardown(test_what_has_a_label_is_not_gone_through, setup,
+                                        trees_teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_deleted_is_noticed_by_a_label, setup,
+                                        trees_teardown),
         cmocka_unit_test_setup_teardown(test_after_a_walk_it_is_remembered_anew, setup,
                                         trees_teardown),
         cmocka_unit_test_setup_teardown(test_what_is_carried_is_remembered_anew, setup,
