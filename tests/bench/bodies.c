@@ -38,6 +38,7 @@ enum {
     ASSET_URI = 2,
     ASSET_BLOB = 5,
     ASSET_FUNCTION = 6,
+    STATUS_CODE = 1,
 };
 
 enum {
@@ -97,8 +98,7 @@ static void set_message(struct body *body, uint8_t *made, const uint8_t *end)
 {
     size_t size = (size_t)(end - made);
     (void)put_prefix(made, size - EXCHANGE_PREFIX);
-    *body =
-        (struct body){.runs = blobs_memory(1, sizeof(struct span)), .made = made, .most = SIZE_MAX};
+    *body = (struct body){.runs = blobs_memory(1, sizeof(struct span)), .made = made};
     add_run(body, made, size);
 }
 
@@ -140,6 +140,104 @@ static uint64_t next_random(uint64_t *state)
     mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9U;
     mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebU;
     return mixed ^ mixed >> 31;
+}
+
+/* --- what other servers answer --- */
+
+/* The last field NUMBER of a message, as it is that one which counts. */
+static bool find_field(struct span message, unsigned number, struct wire_field *found)
+{
+    struct wire_reader reader = {.message = message};
+    struct wire_field field;
+    bool is_there = false;
+    while (wire_next(&reader, &field)) {
+        if (field.number == number) {
+            *found = field;
+            is_there = true;
+        }
+    }
+    return is_there;
+}
+
+/* Nothing without such a field. */
+static struct span find_bytes(struct span message, unsigned number)
+{
+    struct wire_field field;
+    if (!find_field(message, number, &field) || field.type != WIRE_BYTES)
+        return (struct span){message.data, 0};
+    return field.bytes;
+}
+
+static struct span find_hash(struct span message, unsigned digest)
+{
+    return find_bytes(find_bytes(message, digest), DIGEST_HASH);
+}
+
+/* Some leave a status out where it is good, or have it say so. */
+static bool is_ok(struct span message, unsigned status)
+{
+    struct wire_field code;
+    return !find_field(find_bytes(message, status), STATUS_CODE, &code) ||
+           (code.type == WIRE_VARINT && code.value == 0);
+}
+
+static bool is_right_asset(struct span right, struct span got)
+{
+    return is_ok(got, ASSET_STATUS) &&
+           span_equal(find_hash(got, ASSET_BLOB), find_hash(right, ASSET_BLOB));
+}
+
+/* Of a batch's right answer, whose responses are all of a size. */
+static struct span right_response(struct span right, size_t index)
+{
+    const size_t size = right.size / EXCHANGE_BATCH;
+    return find_bytes((struct span){right.data + index * size, size}, RESPONSES);
+}
+
+/*
+ * Which response of the right answer has the blob of GOT, and the same field DATA; looked for from
+ * GUESS on. EXCHANGE_BATCH: none.
+ */
+static size_t find_response(struct span right, struct span got, unsigned data, size_t guess)
+{
+    const struct span hash = find_hash(got, RESPONSE_DIGEST);
+    for (size_t i = 0; i < EXCHANGE_BATCH; i++) {
+        size_t index = (guess + i) % EXCHANGE_BATCH;
+        struct span response = right_response(right, index);
+        if (span_equal(hash, find_hash(response, RESPONSE_DIGEST)))
+            return span_equal(find_bytes(got, data), find_bytes(response, data)) ? index
+                                                                                 : EXCHANGE_BATCH;
+    }
+    return EXCHANGE_BATCH;
+}
+
+/* Each blob has one response, in any order. DATA: the field of its bytes; 0: there is none. */
+static bool is_right_batch(struct span right, struct span got, unsigned data, unsigned status)
+{
+    struct wire_reader reader = {.message = got};
+    struct wire_field response;
+    bool is_found[EXCHANGE_BATCH] = {false};
+    size_t count = 0;
+    while (wire_next(&reader, &response)) {
+        if (response.number != RESPONSES || response.type != WIRE_BYTES)
+            continue;
+        size_t index = find_response(right, response.bytes, data, count);
+        if (index == EXCHANGE_BATCH || is_found[index] || !is_ok(response.bytes, status))
+            return false;
+        is_found[index] = true;
+        count++;
+    }
+    return !reader.malformed && count == EXCHANGE_BATCH;
+}
+
+static bool is_right_update(struct span right, struct span got)
+{
+    return is_right_batch(right, got, 0, UPDATE_STATUS);
+}
+
+static bool is_right_read(struct span right, struct span got)
+{
+    return is_right_batch(right, got, READ_DATA, READ_STATUS);
 }
 
 /* --- the store --- */
@@ -195,10 +293,10 @@ void bodies_make_find(struct bodies *bodies, size_t count, const struct bodies_s
                       uint64_t seed)
 {
     begin(bodies, EXCHANGE_FIND, count, 1);
+    bodies->is_right = span_equal;
     for (size_t i = 0; i < count; i++)
         make_find_request(&bodies->requests[i], store, &seed);
     set_empty_message(&bodies->answers[0]);
-    bodies->answers[0].most = EXCHANGE_PREFIX;
 }
 
 /* Of blobs FIRST to FIRST + EXCHANGE_BATCH - 1 of a series. */
@@ -226,14 +324,12 @@ static void make_update(struct body *request, struct body *answer, enum blobs_se
     set_message(request, asked, asked_end);
     set_message(answer, told, told_end);
     assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_UPDATE_ANSWER);
-    /* Some leave the status out, where it is good; one that is not takes more than ours. */
-    answer->least = EXCHANGE_BATCH * HEX;
-    answer->most = answer->size;
 }
 
 void bodies_make_update(struct bodies *bodies, size_t count, uint64_t first)
 {
     begin(bodies, EXCHANGE_UPDATE, count, count);
+    bodies->is_right = is_right_update;
     for (size_t i = 0; i < count; i++)
         make_update(&bodies->requests[i], &bodies->answers[i], BLOBS_NEW,
                     first + i * EXCHANGE_BATCH);
@@ -243,6 +339,7 @@ void bodies_make_fill(struct bodies *bodies, const struct bodies_store *store)
 {
     size_t count = (store->base + EXCHANGE_BATCH - 1) / EXCHANGE_BATCH;
     begin(bodies, EXCHANGE_UPDATE, count, count);
+    bodies->is_right = is_right_update;
     for (size_t i = 0; i < count; i++) {
         uint64_t first = i * EXCHANGE_BATCH;
         uint64_t last = store->base - EXCHANGE_BATCH;
@@ -272,7 +369,6 @@ static void make_read(struct body *request, struct body *answer, const uint64_t 
     set_message(request, asked, asked_end);
     set_message(answer, told, told_end);
     assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_READ_ANSWER);
-    answer->least = EXCHANGE_BATCH * EXCHANGE_BLOB;
 }
 
 void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, uint64_t seed)
@@ -289,6 +385,7 @@ void bodies_make_read(struct bodies *bodies, const struct bodies_store *store, u
         numbers[other] = number;
     }
     begin(bodies, EXCHANGE_READ, count, count);
+    bodies->is_right = is_right_read;
     for (size_t i = 0; i < count; i++)
         make_read(&bodies->requests[i], &bodies->answers[i], numbers + i * EXCHANGE_BATCH);
     free(numbers);
@@ -322,8 +419,7 @@ static void add_piece(struct body *body, const struct blobs_large *large, size_t
 static uint8_t *begin_stream(struct body *body, size_t pieces)
 {
     *body = (struct body){.runs = blobs_memory(2 * pieces + 1, sizeof(struct span)),
-                          .made = blobs_memory(1, BLOBS_TAIL + pieces * PIECE_HEAD_MAX),
-                          .most = SIZE_MAX};
+                          .made = blobs_memory(1, BLOBS_TAIL + pieces * PIECE_HEAD_MAX)};
     return body->made;
 }
 
@@ -404,13 +500,13 @@ static void make_store(struct bodies *bodies, size_t index, uint64_t number)
 void bodies_make_store(struct bodies *bodies, size_t count, uint64_t first, size_t size)
 {
     begin(bodies, EXCHANGE_STORE, count, 1);
+    bodies->is_right = span_equal;
     blobs_large_init(&bodies->large, size, true);
     for (size_t i = 0; i < count; i++)
         make_store(bodies, i, first + i);
     uint8_t *made = blobs_memory(1, EXCHANGE_PREFIX + HEAD_MAX);
     const uint8_t *end = put_number(made + EXCHANGE_PREFIX, COMMITTED_SIZE, size);
     set_message(&bodies->answers[0], made, end);
-    bodies->answers[0].least = bodies->answers[0].most = bodies->answers[0].size;
 }
 
 /* --- assets --- */
@@ -461,7 +557,6 @@ static void make_fetch_asset(struct bodies *bodies, size_t index, const struct b
     end = put_number(end, ASSET_FUNCTION, DIGEST_SHA256);
     set_message(answer, made, end);
     assert(answer->size == EXCHANGE_PREFIX + EXCHANGE_FETCH_ASSET_ANSWER);
-    answer->least = HEX;
     make_lookup(&bodies->requests[index], EXCHANGE_URI, number);
 }
 
@@ -471,6 +566,7 @@ void bodies_make_fetch_assets(struct bodies *bodies, size_t count, const struct 
     if (seed == 0 && count > assets->count)
         count = assets->count;
     begin(bodies, EXCHANGE_FETCH_ASSET, count, count);
+    bodies->is_right = is_right_asset;
     for (size_t i = 0; i < count; i++) {
         uint64_t index = seed != 0 ? next_random(&seed) % assets->count : i;
         make_fetch_asset(bodies, i, store, assets->first + index);

@@ -16,9 +16,7 @@ struct body {
     size_t count;
     size_t size;   /* of all of them */
     uint8_t *made; /* what was made for this body alone; heap */
-    /* What an answer of any server has that is right: */
-    size_t least; /* bytes; the content of the blobs it holds, and a digest where there is one */
-    size_t most;  /* bytes; SIZE_MAX: no limit */
+    size_t least;  /* bytes that any answer has which is right; where is_right is NULL */
 };
 
 /* COUNT calls of one method; call N has request N and answer N, modulo COUNT. */
@@ -28,6 +26,11 @@ struct bodies {
     struct body *requests; /* heap */
     struct body *answers;  /* heap; the same for all if there is but one */
     size_t answer_count;
+    /*
+     * Whether GOT says the same as the message RIGHT, be it in another order or with more fields.
+     * NULL: only the number of bytes tells.
+     */
+    bool (*is_right)(struct span right, struct span got);
     struct blobs_large large; /* what runs of ByteStream's bodies are of */
 };
 

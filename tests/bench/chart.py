@@ -35,6 +35,7 @@ PANEL = (WIDTH - 2 * MARGIN - GAP) // 2
 HEAD, TITLE, ROW, BAR = 92, 56, 23, 13
 NAMES, VALUES = 122, 104  # pixels for what stands before and behind the bars
 NAME_MAX = 20  # letters that fit there
+FOOTER_MAX = 140  # letters of a line below all panels
 
 INK, FAINT, LINE, PAPER, CARD = "#1c2733", "#5d6b7a", "#d9e0e7", "#f4f6f8", "#ffffff"
 OURS, OURS_TOO, OTHERS, LIMIT, FRONT = "#0a6ed1", "#5aa5ea", "#8d9db0", "#c9d1d9", "#e3a857"
@@ -206,9 +207,12 @@ def footer_lines(parts):
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     rounds = sorted({part["rounds"] for part in parts})
     counts = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
-    yield (
-        f"{machine['model']}, {machine['cores']} cores, Linux {machine['kernel']}; {when};"
-        f" median of {counts} rounds in which all took turns, thin lines from least to most."
+    counts += " round" if counts == "1" else " rounds"
+    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+    yield from textwrap.wrap(
+        f"{machine['model']}, {cores}, Linux {machine['kernel']}; {when};"
+        f" median of {counts} in which all took turns, thin lines from least to most.",
+        FOOTER_MAX,
     )
     yield (
         "empty, and the dotted line: the gRPC core alone, with handlers that do nothing;"
@@ -255,18 +259,23 @@ def draw(parts):
     return "\n".join([*head, *body, "</svg>", ""])
 
 
-def read_results(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as reason:
-        raise RuntimeError(f"{path}: {reason}") from reason
+def read_results(folder):
+    """What the files *.json in FOLDER have found; what cannot be drawn is passed over."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            part = json.loads(path.read_text())
+            draw([part])
+            yield part
+        except (LookupError, TypeError, ValueError, AttributeError) as reason:
+            why = f"{type(reason).__name__}: {reason}"
+            print(f"{path} is passed over: it has no results ({why})", file=sys.stderr)
 
 
 def write_chart(results, path=None):
     """Draws what the files of RESULTS have found; returns where the picture is."""
     results = pathlib.Path(results)
     path = pathlib.Path(path or results / "chart.svg")
-    parts = [read_results(name) for name in sorted(results.glob("*.json"))]
+    parts = [*read_results(results)]
     if not parts:
         raise RuntimeError(f"{results}: there are no results (*.json) to draw; `make bench` first")
     path.write_text(draw(parts))

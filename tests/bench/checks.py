@@ -7,6 +7,7 @@ looked at numbers of bytes at most: for those that are not assetd.
 import contextlib
 import hashlib
 import pathlib
+import textwrap
 
 import grpc
 
@@ -14,27 +15,49 @@ from lib.api import reapi
 from lib.client import Client
 from lib.content import digest_of
 
-# As in blobs.h and exchange.h: the series of the base, its blobs, and their size.
-SERIES = 1
+# As in blobs.h and exchange.h: the series, the blobs of the base, and the size of blobs.
+SERIES, NEW, STREAM = 1, 3, 4
 BASE = 10_000
 BLOB = 1024
+TAIL = 16
 
 MASK = (1 << 64) - 1
 # Assets and blobs that are asked for.
 NUMBERS = (0, 1, 123, 999)
 NOT_FOUND = 5
 
+WHAT_MAX = 400  # letters of what is wrong
 
-def blob_of_base(number):
-    """The blob of that number, as blobs_fill() makes it."""
-    words = [number, SERIES]
-    random = ((number * 16 + SERIES) * 0x9E3779B97F4A7C15 + 1) & MASK
-    while len(words) * 8 < BLOB:
+
+def random_bytes(series, number, size):
+    """As fill_random() in blobs.c makes them."""
+    random = ((number * 16 + series) * 0x9E3779B97F4A7C15 + 1) & MASK
+    words = []
+    for _ in range(size // 8):
         random ^= random << 13 & MASK
         random ^= random >> 7
         random ^= random << 17 & MASK
-        words.append(random)
-    return b"".join(word.to_bytes(8, "little") for word in words)
+        words.append(random.to_bytes(8, "little"))
+    return b"".join(words)
+
+
+def head_of(series, number):
+    return number.to_bytes(8, "little") + series.to_bytes(8, "little")
+
+
+def blob_of(series, number):
+    """The blob of that number, as blobs_fill() makes it."""
+    head = head_of(series, number)
+    return head + random_bytes(series, number, BLOB - len(head))
+
+
+def blob_of_base(number):
+    return blob_of(SERIES, number)
+
+
+def stream_of(number, size):
+    """A large blob, as blobs_large_init() and blobs_large_tail() make it."""
+    return random_bytes(STREAM, 0, size - TAIL) + head_of(STREAM, number)
 
 
 def digest_of_base(number, base=BASE):
@@ -71,12 +94,15 @@ def asking(contestant):
         with client_of(contestant) as client:
             yield client
     except grpc.RpcError as error:
-        raise RuntimeError(f"{contestant.name}: {error.code().name}: {error.details()}") from error
+        raise contestant.failure(f"{error.code().name}: {error.details()}") from error
+    except AssertionError as error:  # of what the client holds answers against
+        raise contestant.failure(f"answers wrongly: {error}") from error
 
 
 def require(contestant, condition, what):
     if not condition:
-        raise RuntimeError(f"{contestant.name} answers wrongly: {what}")
+        # A message has several lines.
+        raise contestant.failure(f"answers wrongly: {textwrap.shorten(what, WHAT_MAX)}")
 
 
 def check_index(contestant, numbers=NUMBERS, base=BASE):
@@ -94,9 +120,9 @@ def check_index(contestant, numbers=NUMBERS, base=BASE):
         require(contestant, code == NOT_FOUND, f"status {code} for what was never pushed")
 
 
-def check_cas(contestant, numbers=NUMBERS):
-    """It has the blobs of the base of those numbers, byte by byte, and none that is unknown."""
-    blobs = {number: blob_of_base(number) for number in numbers}
+def check_cas(contestant, numbers=NUMBERS, series=SERIES):
+    """It has the blobs of the series of those numbers, byte by byte, and none that is unknown."""
+    blobs = {number: blob_of(series, number) for number in numbers}
     digests = [digest_of(blob) for blob in blobs.values()]
     unknown = [unknown_digest(number) for number in numbers]
     with asking(contestant) as client:
@@ -110,3 +136,11 @@ def check_cas(contestant, numbers=NUMBERS):
             is_right = answer and answer.status.code == 0 and answer.data == blobs[number]
             require(contestant, is_right, f"BatchReadBlobs of blob {number}")
             require(contestant, client.read(digest) == blobs[number], f"Read of blob {number}")
+
+
+def check_stream(contestant, number, size):
+    """It sends the large blob of that number, byte by byte."""
+    blob = stream_of(number, size)
+    with asking(contestant) as client:
+        is_right = client.read(digest_of(blob)) == blob
+        require(contestant, is_right, f"Read of blob {number} of {size} bytes")

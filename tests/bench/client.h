@@ -17,7 +17,7 @@
 enum client_check {
     CLIENT_BYTES,  /* all bytes are those of the body */
     CLIENT_SIZE,   /* their number is */
-    CLIENT_ENOUGH, /* it is one that an answer may have: see struct body */
+    CLIENT_ENOUGH, /* they say the same: see is_right of struct bodies */
     CLIENT_STATUS, /* nothing */
 };
 

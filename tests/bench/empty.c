@@ -22,18 +22,10 @@
 #include "base/wire.h"
 #include "exchange.h"
 #include "rpc/queue.h"
+#include "transport/core.h"
 
-/* As in the server's own start. */
-enum {
-    POLLERS = 1,
-    ARMED_PER_METHOD = 64,
-    LOOKAHEAD = 512 << 10,
-    READ_CHUNK = 256 << 10,
-    MESSAGE_MAX = 16 << 20,
-    STREAMS = 256,
-    METADATA_MAX = 64 << 10,
-    PING_INTERVAL_MIN = 500,
-};
+/* As assetd has them where nothing is configured. */
+enum { POLLERS = 1, STREAMS = 256 };
 
 enum {
     HEAD_MAX = 512,     /* bytes of a request that hold its resource name */
@@ -280,35 +272,11 @@ static void arm(struct call *call)
                                               server->queue, server->queue, &call->tag));
 }
 
-static grpc_arg int_arg(const char *key, int value)
-{
-    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
-}
-
-static grpc_server *make_core(void)
-{
-    grpc_arg args[] = {
-        int_arg("grpc.http2.bdp_probe", 0),
-        int_arg("grpc.http2.lookahead_bytes", LOOKAHEAD),
-        int_arg("grpc.experimental.tcp_read_chunk_size", READ_CHUNK),
-        int_arg("grpc.experimental.tcp_min_read_chunk_size", READ_CHUNK),
-        int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
-        int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
-        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, MESSAGE_MAX),
-        int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1),
-        int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS),
-        int_arg(GRPC_ARG_MAX_METADATA_SIZE, METADATA_MAX),
-        int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN),
-        int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
-    };
-    const grpc_channel_args all = {.num_args = sizeof(args) / sizeof(args[0]), .args = args};
-    return grpc_server_create(&all, NULL);
-}
-
 static bool start(struct server *server, const char *address)
 {
-    server->core = make_core();
+    grpc_resource_quota *memory = core_memory_new();
+    server->core = core_new(memory, STREAMS);
+    grpc_resource_quota_unref(memory);
     grpc_server_register_completion_queue(server->core, server->queue, NULL);
     for (size_t i = 0; i < METHODS; i++) {
         struct method *method = &methods[i];
@@ -326,8 +294,8 @@ static bool start(struct server *server, const char *address)
     if (port == 0)
         return false;
     grpc_server_start(server->core);
-    struct call *calls = calloc(METHODS * ARMED_PER_METHOD, sizeof(calls[0]));
-    for (size_t i = 0; calls != NULL && i < METHODS * ARMED_PER_METHOD; i++) {
+    struct call *calls = calloc(METHODS * CORE_ARMED_PER_METHOD, sizeof(calls[0]));
+    for (size_t i = 0; calls != NULL && i < METHODS * CORE_ARMED_PER_METHOD; i++) {
         calls[i].server = server;
         calls[i].method = &methods[i % METHODS];
         arm(&calls[i]);

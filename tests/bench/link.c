@@ -74,10 +74,19 @@ void link_tls_free(struct ssl_ctx_st *tls)
 static int give_up(int fd)
 {
     int reason = errno;
-    if (fd >= 0)
-        (void)close(fd);
+    (void)close(fd);
     errno = reason;
     return -1;
+}
+
+/* That there is none is no matter of the server's. */
+static int new_socket(int family)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        fail("the client gets no socket: %s%s", strerror(errno),
+             errno == EMFILE ? ": its own limit, not the server's, is too low: `ulimit -n`" : "");
+    return fd;
 }
 
 static int connect_unix(const char *path)
@@ -86,8 +95,8 @@ static int connect_unix(const char *path)
     if (strlen(path) >= sizeof(address.sun_path))
         fail("%s: too long for a socket", path);
     memcpy(address.sun_path, path, strlen(path));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+    int fd = new_socket(AF_UNIX);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
         return fd;
     return give_up(fd);
 }
@@ -106,8 +115,8 @@ static int connect_tcp(const char *text)
     address.sin_port = htons((uint16_t)port);
     if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
         fail("%s: no IPv4 address", host);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+    int fd = new_socket(AF_INET);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)) == 0)
         return fd;
     return give_up(fd);

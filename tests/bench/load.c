@@ -142,10 +142,10 @@ static const struct operation *find_operation(const char *name)
 
 /* --- clocks --- */
 
-static int64_t read_clock(clockid_t clock)
+static int64_t read_clock(void)
 {
     struct timespec time;
-    if (clock_gettime(clock, &time) != 0)
+    if (clock_gettime(CLOCK_MONOTONIC, &time) != 0)
         fail("read a clock: %s", strerror(errno));
     return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
 }
@@ -217,18 +217,16 @@ static void measure(struct round *round, const struct load_options *options)
     if (client == NULL)
         fail("%s: %s", round->address, strerror(errno));
     settled_times(options, before);
-    int64_t own = read_clock(CLOCK_PROCESS_CPUTIME_ID);
-    int64_t begun = read_clock(CLOCK_MONOTONIC);
+    int64_t begun = read_clock();
     (void)client_run(client, &round->bodies, &round->load);
-    int64_t ended = read_clock(CLOCK_MONOTONIC);
-    own = read_clock(CLOCK_PROCESS_CPUTIME_ID) - own;
+    int64_t ended = read_clock();
     settled_times(options, after);
     client_close(client);
     (void)printf("{\"calls\": %" PRIu64 ", \"seconds\": %.6f, \"cpu\": [", round->load.count,
                  seconds(ended - begun));
     for (size_t i = 0; i < options->pid_count; i++)
         (void)printf("%s%.6f", i > 0 ? ", " : "", seconds(after[i] - before[i]));
-    (void)printf("], \"own_cpu\": %.6f}\n", seconds(own));
+    (void)puts("]}");
 }
 
 static struct client *open_retrying(const struct round *round)
@@ -252,7 +250,7 @@ static void await_first_answer(struct round *round)
         .count = 1, .in_flight = 1, .check = CLIENT_STATUS, .status = CLIENT_ANY_STATUS};
     for (unsigned i = 0; i < RETRIES_MAX; i++) {
         int status = client_run(client, &round->bodies, &round->load);
-        int64_t now = read_clock(CLOCK_MONOTONIC);
+        int64_t now = read_clock();
         answered = answered != 0 ? answered : now;
         if (status == wanted) {
             (void)printf("{\"answered\": %.6f, \"right\": %.6f}\n", seconds(answered),

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = CHECKOUT / os.environ.get("BUILD", "build")
@@ -34,6 +35,16 @@ def binary(name):
     return pathlib.Path(text).resolve() if text else None
 
 
+def require_writable(name, folder):
+    """FOLDER, which a variable may name, is made if it is not there."""
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as reason:
+        sys.exit(f"{name}={folder}: {reason.strerror}")
+
+
 def require_built():
     for path in (BUILD / "assetd", BUILD / "bench" / "load"):
         if not path.exists():
@@ -42,22 +53,28 @@ def require_built():
 
 def spelled(name):
     """A contestant's name as CONTESTANTS has it: a dash is what stands between words."""
-    return "-".join(re.split(r"[ ,+]+", name))
+    return "-".join(re.split(r"[ ,+]+", name)).lower()
 
 
 class Options:
     def __init__(self):
-        self.quick = os.environ.get("QUICK", "0") not in ("", "0")
+        self.quick = os.environ.get("QUICK", "").lower() not in ("", "0", "no", "false")
         self.rounds = number("ROUNDS", 1 if self.quick else 5)
         # Seconds that one contestant's share of a round is to take.
         self.turn = 0.1 if self.quick else 0.6
         self.folder = os.environ.get("FOLDER") or None
         if self.folder and not os.path.isdir(self.folder):
             sys.exit(f"FOLDER={self.folder}: there is no folder")
-        # What is kept from run to run, and what runs have found.
+        # What is kept from run to run, and what runs have found: quick ones apart from others.
         self.kept = BUILD / "bench" / "kept"
-        self.results = pathlib.Path(os.environ.get("RESULTS") or BUILD / "bench" / "results")
-        self.only = os.environ.get("CONTESTANTS", "").split()
+        results = BUILD / "bench" / "results" / ("quick" if self.quick else "")
+        self.results = pathlib.Path(os.environ.get("RESULTS") or results)
+        self.only = os.environ.get("CONTESTANTS", "").lower().split()
+
+    def require_writable(self):
+        """Ends the program, with a message, if it cannot work or keep its results."""
+        require_writable("FOLDER", self.folder or tempfile.gettempdir())
+        require_writable("RESULTS", self.results)
 
     def takes(self, name):
         """Whether the contestant of that name is in; the ratios are to assetd and empty."""

@@ -70,8 +70,11 @@ class Project:
             self.make()
             partial = kept / f"{place.name}.{os.getpid()}"
             kept.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(self.folder, partial, symlinks=True)
-            partial.rename(place)
+            try:
+                shutil.copytree(self.folder, partial, symlinks=True)
+                partial.rename(place)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(self.folder)
         self.folder = folder
         shutil.copytree(place, folder, symlinks=True)

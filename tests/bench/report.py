@@ -15,11 +15,7 @@ WIDTH = 118
 # Seconds between lines of progress where they stay.
 PLAIN_PAUSE = 5
 
-LEGEND = (
-    "CPU: user and system time of the server's processes. / empty, / assetd: ratio of the medians,"
-    " of the sums where there is an nginx. anon, file: the most MiB of private memory, and of"
-    " mapped files, that was seen."
-)
+COMPARED = ("empty", "assetd")  # what others are compared with
 NOT_DURABLE = (
     "* does not yet have on the disk what it acknowledges: a power cut, or a crash of the machine,"
     " takes some of it."
@@ -57,9 +53,9 @@ class Progress:
                 self._write(f"{self._line()}\n")
 
     def warn(self, text):
-        """Of what the reader of the results has to know as well."""
+        """Of what the reader of the results has to know as well: the first line."""
         with self.lock:
-            self.warnings.append(text)
+            self.warnings.append(text.partition("\n")[0])
             self._write(f"{self._erase()}{self.name}: {text}\n")
 
     def end(self):
@@ -146,15 +142,37 @@ def measure_line(row, references, has_front, is_short):
     return [*line, str(len(own))] if is_short else line
 
 
+def references_of(rows):
+    """The costs, in one measure, that others are compared with, by whose they are."""
+    names = [row["contestant"] for row in rows]
+    if len(rows) == 1:
+        return {}
+    return {
+        name: statistics.median(sums(rows[names.index(name)]))
+        for name in COMPARED
+        if name in names
+    }
+
+
+def legend(rows):
+    """What the columns of ROWS mean."""
+    found = [references_of(group) for group in measures_of(rows)]
+    ratios = [f"/ {name}" for name in COMPARED if any(name in references for references in found)]
+    text = "CPU: user and system time of the server's processes."
+    if ratios:
+        text += f" {', '.join(ratios)}: ratio of the medians"
+        has_front = any("front_cpu" in row for row in rows)
+        text += ", of the sums with nginx." if has_front else "."
+    return (
+        f"{text} anon, file: the most MiB of private memory, and of mapped files, that was seen."
+    )
+
+
 def measure_lines(rows, rounds, width):
     """The rows of one measure, a line for each contestant."""
     has_front = any("front_cpu" in row for row in rows)
     is_short = any(len(row["cpu"]) != rounds for row in rows)
-    references = {}
-    for name in ("empty", "assetd"):
-        for row in rows:
-            if row["contestant"] == name:
-                references.setdefault(name, statistics.median(sums(row)))
+    references = references_of(rows)
     heading = [f"CPU {rows[0]['unit']}:", "min", "median", "max"]
     heading += ["nginx", "sum"] if has_front else []
     heading += [f"/ {name}" for name in references]
@@ -186,6 +204,10 @@ def groups(entries, keys):
     return found.values()
 
 
+def measures_of(rows):
+    return groups(rows, ("measure", "title"))
+
+
 def heading_lines(found):
     machine = found["machine"]
     begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found["begun"]))
@@ -207,7 +229,7 @@ def table(found):
     rounds, lines = found["rounds"], [*heading_lines(found)]
     names = [*map(marked, found["rows"]), *(fact["contestant"] for fact in found["facts"])]
     width = max(map(len, names), default=0)
-    for rows in groups(found["rows"], ("measure", "title")):
+    for rows in measures_of(found["rows"]):
         goal = next((row["goal"] for row in rows if row["goal"]), None)
         lines += ["", *title_lines(rows[0]["title"], goal), *measure_lines(rows, rounds, width)]
     for facts in groups(found["facts"], ("title", "unit")):
@@ -215,7 +237,7 @@ def table(found):
         lines += ["", *title_lines(facts[0]["title"], goal), *fact_lines(facts, width)]
     lines.append("")
     if found["rows"]:
-        lines += wrapped(LEGEND)
+        lines += wrapped(legend(found["rows"]))
     if any(map(is_marked, found["rows"])):
         lines += wrapped(NOT_DURABLE)
     for note in found["notes"]:

@@ -9,10 +9,63 @@ import subprocess
 from bench import machine
 from bench.options import BUILD, GIB, PATIENCE
 
+# What a contestant may fail with.
+FAILURES = (RuntimeError, OSError, subprocess.SubprocessError)
+
 # Of a turn that is there to find out how fast a contestant is.
 TRIAL_SHARE = 20
 
 PUSH = "push-asset"
+
+
+class Company:
+    """
+    The contestants of a part. One that fails, whatever it is that it was to do, is left out from
+    then on, with a warning; the failure of ours is the part's. One that stands behind something
+    else has the same name there.
+    """
+
+    def __init__(self, progress):
+        self.progress = progress
+        self.left_out = set()  # names
+
+    def has(self, contestant):
+        return contestant.name not in self.left_out
+
+    def among(self, contestants):
+        return [*filter(self.has, contestants)]
+
+    def let(self, contestant, what, step, *arguments):
+        """Has it take a step of WHAT, shown if it is left out; returns whether it did."""
+        try:
+            step(*arguments)
+            return True
+        except FAILURES as reason:
+            if contestant.is_ours:
+                raise
+            self.left_out.add(contestant.name)
+            why = str(reason).removeprefix(f"{contestant.name}: ")
+            self.progress.warn(f"{what}: {contestant.name} is left out: {why}")
+            contestant.kill()
+            return False
+
+    def each(self, contestants, what, step):
+        for contestant in self.among(contestants):
+            self.progress(f"{contestant.name}: {what}")
+            self.let(contestant, what, step, contestant)
+
+    def check_again(self, contestants, rows, check):
+        """
+        After the rounds, CHECK(contestant, its rows); returns ROWS without those of who is no
+        longer right: its figures mean nothing.
+        """
+        wrong = set()
+        for contestant in self.among(contestants):
+            self.progress(f"{contestant.name}: is checked once more")
+            own = [row for row in rows if row.contestant.name == contestant.name]
+            if not self.let(contestant, "after the rounds", check, contestant, own):
+                wrong.add(contestant.name)
+        return [row for row in rows if row.contestant.name not in wrong]
 
 
 class Measure:
@@ -61,6 +114,7 @@ class Row:
         self.front_costs = []  # of what stands in front of it
         self.rates = []  # calls a second
         self.anonymous = self.mapped = 0  # bytes, the most that was seen
+        self.last = range(0)  # the calls of the last turn, by their numbers
 
     def add(self, result, peak, own):
         """OWN: how many of the processes, the first ones, are the server's own."""
@@ -70,6 +124,17 @@ class Row:
         self.rates.append(calls / result["seconds"])
         self.anonymous = max(self.anonymous, peak.anonymous)
         self.mapped = max(self.mapped, peak.mapped)
+
+    def pushed_last(self, per_call=1):
+        """
+        Some of what the last turn has put there, by the numbers that load(1) gave them: of its
+        first call, one in the middle and the last one.
+        """
+        if not self.last:
+            return []
+        first = self.measure.keys_of(self.last.start)["first"]
+        count = len(self.last) * per_call
+        return sorted({first, first + count // 2, first + count - 1})
 
     def as_json(self):
         row = {
@@ -94,18 +159,22 @@ class Row:
 
 def run_tool(name, *arguments, timeout=PATIENCE):
     """Runs one of the benchmark's own programs; returns the JSON that it prints."""
-    done = subprocess.run(
-        [BUILD / "bench" / name, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    command = " ".join(map(str, (name, *arguments)))
+    try:
+        done = subprocess.run(
+            [BUILD / "bench" / name, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as reason:
+        raise RuntimeError(f"{command}: no end in {timeout} s") from reason
     if done.returncode != 0:
-        command = " ".join(map(str, (name, *arguments)))
-        raise RuntimeError(f"{command}: status {done.returncode}\n{done.stderr}")
+        said = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise RuntimeError(f"{command}: {said}")
     return json.loads(done.stdout)
 
 
@@ -114,7 +183,10 @@ def run_load(contestant, operation, pids=(), **keys):
     pairs = [f"{key.replace('_', '-')}={value}" for key, value in keys.items()]
     pairs += [f"{key}={value}" for key, value in contestant.tls.items()]
     pairs += [f"pid={pid}" for pid in pids]
-    return run_tool("load", contestant.address, operation, *pairs)
+    try:
+        return run_tool("load", contestant.address, operation, *pairs)
+    except RuntimeError as reason:
+        raise contestant.failure(str(reason)) from reason
 
 
 def take_turn(measure, contestant, calls, first):
@@ -155,6 +227,7 @@ class Turns:
         self.measure.before()
         result, peak, own = take_turn(self.measure, self.contestant, self.calls, self.first)
         self.row.add(result, peak, own)
+        self.row.last = range(self.first, self.first + self.calls)
         self.first += self.calls
         self.seconds += result["seconds"]
 
@@ -163,45 +236,32 @@ class Turns:
         return self.seconds >= self.measure.budget
 
 
-def run_rounds(measure, contestants, options, progress):
+def run_rounds(measure, contestants, options, company):
     """
-    Measures all CONTESTANTS, which serve, in turn; returns their rows. Those of others that refuse
-    are left out, with a warning. They warm up before the first round.
+    Measures those of CONTESTANTS, which serve, that are still in the company, in turn; returns the
+    rows of who did it all. They warm up before the first round.
     """
-    taking = [Turns(measure, contestant) for contestant in contestants]
-
-    def let(turns, step, *arguments):
-        try:
-            step(*arguments)
-        except (RuntimeError, subprocess.TimeoutExpired) as reason:
-            if turns.contestant.is_ours:
-                raise
-            name = turns.contestant.name
-            progress.warn(f"{measure.title}: {name} is left out: {reason}")
-            taking.remove(turns)
-
-    for turns in [*taking]:
-        progress(f"{measure.title}: {turns.contestant.name} warms up")
-        let(turns, turns.try_out, options)
+    taking = [Turns(measure, contestant) for contestant in company.among(contestants)]
+    for turns in taking:
+        company.progress(f"{measure.title}: {turns.contestant.name} warms up")
+        company.let(turns.contestant, measure.title, turns.try_out, options)
     rounds = min(options.rounds, measure.rounds)
     for number in range(rounds):
-        for turns in [*taking]:
-            if not turns.is_over:
+        for turns in taking:
+            if company.has(turns.contestant) and not turns.is_over:
                 name = turns.contestant.name
-                progress(f"{measure.title}: round {number + 1} of {rounds}, {name}")
-                let(turns, turns.take)
-    return [turns.row for turns in taking]
+                company.progress(f"{measure.title}: round {number + 1} of {rounds}, {name}")
+                company.let(turns.contestant, measure.title, turns.take)
+    return [turns.row for turns in taking if company.has(turns.contestant)]
 
 
 @contextlib.contextmanager
-def serving(contestants):
-    """All of them serve within the block, and are stopped at its end, whatever happened."""
+def serving(contestants, company):
+    """They serve within the block, and are stopped at its end, whatever happened."""
     try:
-        for contestant in contestants:
-            contestant.start()
-        yield contestants
-        for contestant in contestants:
-            contestant.stop()
+        company.each(contestants, "starts", lambda contestant: contestant.start())
+        yield
+        company.each(contestants, "stops", lambda contestant: contestant.stop())
     finally:
         for contestant in contestants:
             contestant.kill()

@@ -9,6 +9,7 @@ measured with are added for good, until the store has grown so much that it is m
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -37,6 +38,18 @@ ASSET_ROOM, BASE_ROOM, SMALL_ROOM = 800, 2048, 300
 ROOM_LEAST = 64 * MIB
 # How much a store may grow before it is made anew.
 GROWTH = GIB
+
+
+@contextlib.contextmanager
+def keeping(options):
+    """Within the block no other run uses what is kept from run to run."""
+    options.kept.mkdir(parents=True, exist_ok=True)
+    with open(options.kept / "lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another run is at work on {options.kept}") from None
+        yield
 
 
 def sizes(options):
@@ -177,7 +190,7 @@ def open_store(size, folder, options, progress):
 
 def read_through(path):
     """
-    Has the machine's memory hold a file, as a server that looks things up at random leaves it there:
+    Has the machine's memory hold a file as a server that looks things up at random leaves it there,
     page by page. Mapping it would not do: a virtual machine pays for a page when it is first looked
     at, not when the disk has filled it.
     """

@@ -132,7 +132,7 @@ def processes_of(folder):
             yield int(path.parent.name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_ended_leaves_nothing(folder, number):
     with open(folder / "printed", "wb") as printed:
         running = subprocess.Popen(
@@ -144,13 +144,34 @@ def test_a_run_that_is_ended_leaves_nothing(folder, number):
         )
     try:
         wait_until(lambda: len([*processes_of(folder / "work")]) >= 2, "no servers run")
-        running.send_signal(number)
+        # More of them do not keep it from cleaning up.
+        for each in (number, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            running.send_signal(each)
         assert running.wait(PATIENCE) == 1
     finally:
         running.kill()
         running.wait()
     assert "Traceback" not in (folder / "printed").read_text()
     assert not [*processes_of(folder)] and not [*(folder / "work").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [
+        ("#!/no/interpreter\n", "starts: bazel-remote is left out: "),
+        ("#!/bin/sh\necho no such flag; exit 3\n", "it has ended with status 3\n"),
+    ],
+)
+def test_a_peer_that_cannot_start_does_not_cost_the_part(folder, program, what):
+    path = folder / "bazel-remote"
+    path.write_text(program)
+    path.chmod(0o755)
+    done = bench(folder, "cas", CONTESTANTS="bazel-remote", BAZEL_REMOTE=path)
+    assert done.returncode == 0, done.stderr
+    assert what in done.stderr and "Traceback" not in done.stderr
+    found = json.loads((folder / "results" / "cas.json").read_text())
+    assert {row["contestant"] for row in found["rows"]} == {"empty", "assetd"}
+    assert found["quick"] is True and "bazel-remote is left out" in " ".join(found["notes"])
 
 
 def test_without_a_part_of_that_name_the_parts_are_told(folder):
@@ -163,13 +184,18 @@ def test_without_a_part_of_that_name_the_parts_are_told(folder):
     ("variables", "message"),
     [
         ({"CONTESTANTS": "casd nobody"}, "there is no nobody: empty, assetd, "),
-        ({"CONTESTANTS": "bazel-remote"}, "bazel-remote needs its program named"),
+        (
+            {"CONTESTANTS": "bazel-remote"},
+            "bazel-remote needs its program named, BAZEL_REMOTE=: see",
+        ),
         (
             {"BAZEL_REMOTE": "/no/bazel-remote"},
             "BAZEL_REMOTE=/no/bazel-remote: there is no program",
         ),
         ({"ROUNDS": "many"}, "ROUNDS=many: a whole number above 0 is needed"),
         ({"FOLDER": "/no/folder"}, "FOLDER=/no/folder: there is no folder"),
+        ({"FOLDER": "/proc"}, "FOLDER=/proc: "),
+        ({"RESULTS": "/dev/null/results"}, "RESULTS=/dev/null/results: Not a directory"),
         ({"BUILD": "/no/build"}, "there is no /no/build/assetd: `make all bench-programs` first"),
     ],
 )

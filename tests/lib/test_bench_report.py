@@ -90,8 +90,15 @@ def test_a_contestant_has_its_cost_ratios_speed_and_memory():
 
 def test_without_the_empty_handler_there_is_no_ratio_to_it():
     shown = report.table(part([row("assetd", [2, 2, 2]), row("casd", [4, 4, 4])]))
-    assert re.search(r"median +max +/ assetd", shown)
+    assert re.search(r"median +max +/ assetd", shown) and "/ empty" not in shown
+    assert re.search(r"/ assetd: ratio", shown)
     assert line_of(shown, "casd")[3:4] == ["2.00"]
+
+
+def test_who_is_alone_is_compared_with_nobody():
+    shown = report.table(part([row("assetd", [2, 2, 2])]))
+    assert "/ assetd" not in shown and "ratio" not in shown
+    assert line_of(shown, "assetd") == "2.00 2.00 2.00 1000 10.0 20.0".split()
 
 
 def test_with_nginx_the_sum_is_compared():
@@ -106,7 +113,8 @@ def test_with_nginx_the_sum_is_compared():
 
 def test_streams_are_told_in_bytes():
     streams = {"unit": "s/GiB", "bytes_per_call": 64 * MIB, "calls_per_second": [2, 3, 4]}
-    shown = report.table(part([row("assetd", [0.5, 0.625, 0.7], **streams)]))
+    rows = [row(name, [0.5, 0.625, 0.7], **streams) for name in ("assetd", "casd")]
+    shown = report.table(part(rows))
     assert "CPU s/GiB:" in shown
     assert line_of(shown, "assetd") == "0.50 0.62 0.70 1.00 192 10.0 20.0".split()
 
@@ -193,6 +201,9 @@ def test_warnings_stay(stream):
     progress.end()
     assert "cas: casd is left out\n" in stream.getvalue()
     assert progress.warnings == ["casd is left out"]
+    progress.warn("casd has ended\n  the end of its log")
+    assert stream.getvalue().endswith("cas: casd has ended\n  the end of its log\n")
+    assert progress.warnings[1:] == ["casd has ended"]
 
 
 # --- the chart ---
@@ -303,6 +314,22 @@ def test_the_chart_is_drawn_from_the_files_that_are_there(folder):
     done = run_chart(folder, folder / "other.svg")
     assert (done.returncode, done.stdout) == (0, "")
     assert (folder / "other.svg").read_text() == (folder / "chart.svg").read_text()
+
+
+def test_other_files_are_passed_over(folder):
+    (folder / "index.json").write_text(json.dumps(part([row("assetd", [1] * 3)])))
+    for name, content in (("a", "{"), ("b", "[1]"), ("c", '{"part": "c"}')):
+        (folder / f"{name}.json").write_text(content)
+    done = run_chart(folder, folder / "chart.svg")
+    assert done.returncode == 0 and done.stdout.count("is passed over") == 3
+    assert "assetd" in (folder / "chart.svg").read_text()
+
+
+def test_the_lines_below_the_panels_fit():
+    long = part([row("casd", [3] * 3, durable=False)]) | {"rounds": 1}
+    long["machine"]["model"] = "A processor with a name that has no end " * 5
+    assert max(map(len, chart.footer_lines([long]))) <= chart.FOOTER_MAX
+    assert "median of 1 round in" in " ".join(chart.footer_lines([long]))
 
 
 def test_what_cannot_be_drawn_is_told(folder):

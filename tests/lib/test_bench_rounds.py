@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the benchmark's contestants take turns, and what they need."""
 
+import subprocess
 import types
 
 import pytest
 
-from bench import machine, rounds
-from bench.rounds import Measure, run_rounds
+from bench import machine, rounds, stores
+from bench.contestants import base
+from bench.options import BUILD, Options
+from bench.parts import scale
+from bench.rounds import Company, Measure, Row, run_rounds, serving
+from lib.server import wait_until
 
 OPTIONS = types.SimpleNamespace(rounds=5, turn=1.0)
 PEAK = types.SimpleNamespace(anonymous=1, mapped=2)
@@ -19,6 +24,18 @@ class Contestant:
 
     def __init__(self, name, seconds=0.01, fails=None, is_ours=False):
         self.name, self.seconds, self.fails, self.is_ours = name, seconds, fails, is_ours
+        self.did = []
+
+    def start(self):
+        if self.fails == "start":
+            raise FileNotFoundError("there is no program")
+        self.did.append("start")
+
+    def stop(self):
+        self.did.append("stop")
+
+    def kill(self):
+        self.did.append("kill")
 
 
 class Progress:
@@ -51,9 +68,8 @@ def turns(monkeypatch):
 
 def run(contestants, calls=100, **more):
     progress = Progress()
-    return run_rounds(Measure("a", "A", "find", calls, **more), contestants, OPTIONS, progress), (
-        progress.warnings
-    )
+    measure = Measure("a", "A", "find", calls, **more)
+    return run_rounds(measure, contestants, OPTIONS, Company(progress)), progress.warnings
 
 
 def test_contestants_take_turns(turns):
@@ -99,10 +115,120 @@ def test_our_own_may_not_refuse(turns):
         run([Contestant("a", fails=0, is_ours=True)])
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), OSError("no"), subprocess.TimeoutExpired("load", 1)]
+)
+def test_who_is_left_out_stays_out(turns, error):
+    company, both = Company(Progress()), [Contestant("a"), Contestant("b")]
+
+    def prepare(contestant):
+        if contestant.name == "b":
+            raise error
+
+    company.each(both, "content is put there", prepare)
+    assert both[1].did == ["kill"] and not both[0].did
+    rows = run_rounds(Measure("a", "A", "find", 100), both, OPTIONS, company)
+    assert [row.contestant.name for row in rows] == ["a"]
+    assert {name for name, _, _ in turns} == {"a"}
+    (warning,) = company.progress.warnings
+    assert warning.startswith("content is put there: b is left out: ")
+
+
+def test_who_cannot_start_costs_nobody_else_anything():
+    ours, peer = Contestant("a", is_ours=True), Contestant("b", fails="start")
+    company = Company(Progress())
+    with serving([ours, peer], company):
+        assert company.among([ours, peer]) == [ours]
+    assert ours.did == ["start", "stop", "kill"] and "stop" not in peer.did
+    with pytest.raises(FileNotFoundError):
+        with serving([Contestant("c", fails="start", is_ours=True)], company):
+            pass
+
+
+def test_who_is_wrong_after_the_rounds_has_no_figures():
+    measure, good, bad = Measure("a", "A", "find", 1), Contestant("a"), Contestant("b")
+    rows, company = [Row(measure, good), Row(measure, bad)], Company(Progress())
+
+    def check(contestant, own):
+        assert [row.contestant for row in own] == [contestant]
+        if contestant is bad:
+            raise RuntimeError("answers wrongly")
+
+    assert company.check_again([good, bad], rows, check) == rows[:1]
+    assert company.progress.warnings == ["after the rounds: b is left out: answers wrongly"]
+
+
+def test_what_the_last_turn_has_put_there_is_known(turns):
+    trial = {"trial": 10, "least": 1}
+    (row,), _ = run([Contestant("a")], keys=lambda first: {"first": 1000 + first}, **trial)
+    assert turns[-1] == ("a", 100, 410)
+    assert row.pushed_last() == [1410, 1460, 1509]
+    (row,), _ = run([Contestant("b")], keys=lambda first: {"first": 100 * first}, **trial)
+    assert row.pushed_last(100) == [41_000, 46_000, 50_999]
+    assert Row(Measure("a", "A", "find", 1), Contestant("c")).pushed_last() == []
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        ("kill -SEGV $$", "was ended by SIGSEGV"),
+        ("exit 3", "has ended with status 3"),
+        ("exec sleep 60", "is running"),
+    ],
+)
+def test_a_failure_says_how_the_server_is_and_what_it_logged(folder, end, state):
+    class Server(base.Contestant):
+        name = "server"
+
+        def command(self):
+            return ["sh", "-c", f"echo one; echo two; {end}"]
+
+    server = Server(folder / "server")
+    server.launch()
+    try:
+        wait_until(lambda: "two" in server.log(), "nothing is logged")
+        failure = str(server.failure("find: connection refused"))
+    finally:
+        server.kill()
+    assert failure.startswith(f"server: find: connection refused; it {state}\n")
+    assert failure.endswith("  one\n  two")
+
+
+def test_the_kept_stores_are_for_one_run_at_a_time(folder):
+    options = types.SimpleNamespace(kept=folder / "kept")
+    with stores.keeping(options):
+        with pytest.raises(RuntimeError, match=f"another run is at work on {folder}/kept"):
+            with stores.keeping(options):
+                pass
+    with stores.keeping(options):
+        pass
+
+
+@pytest.mark.parametrize("size", stores.SIZES)
+def test_pushes_to_a_store_are_of_what_is_there(size):
+    store = stores.Store(size, None, None)
+    (push,) = [one for one in scale.measures(store) if one.operation == rounds.PUSH]
+    for first in (0, push.trial, push.calls * 7 + push.trial):
+        assert push.keys_of(first)["first"] + push.calls <= size
+
+
+@pytest.mark.parametrize(
+    ("value", "is_quick"),
+    [("1", True), ("yes", True), ("", False), ("0", False), ("no", False), ("False", False)],
+)
+def test_quick_results_are_kept_apart(monkeypatch, value, is_quick):
+    monkeypatch.setenv("QUICK", value)
+    monkeypatch.delenv("RESULTS", raising=False)
+    options = Options()
+    assert options.quick == is_quick
+    assert options.results == BUILD / "bench" / "results" / ("quick" if is_quick else "")
+
+
 def test_only_of_a_push_it_counts_whether_it_is_durable(turns):
     rows, _ = run([Contestant("a")])
     assert rows[0].as_json()["durable"] is None
-    rows = run_rounds(Measure("a", "A", "push-asset", 100), [Contestant("a")], OPTIONS, Progress())
+    company = Company(Progress())
+    rows = run_rounds(Measure("a", "A", "push-asset", 100), [Contestant("a")], OPTIONS, company)
     assert rows[0].as_json()["durable"] is False
 
 

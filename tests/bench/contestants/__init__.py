@@ -43,4 +43,7 @@ def require_known(options):
         if name not in known:
             sys.exit(f"CONTESTANTS: there is no {name}: {', '.join(known)}")
         if name not in there:
-            sys.exit(f"CONTESTANTS: {name} needs its program named: see tests/bench/README.md")
+            named = " ".join(f"{variable}=" for variable in known[name].variables)
+            sys.exit(
+                f"CONTESTANTS: {name} needs its program named, {named}: see tests/bench/README.md"
+            )

@@ -8,8 +8,13 @@ import subprocess
 import time
 
 from bench import machine
-from bench.options import PATIENCE
+from bench.options import PATIENCE, binary
 from lib.ports import free_port
+
+
+# Seconds that a process that fails has to end, and lines of its log that a message has.
+ENDING = 0.5
+LAST_LINES = 10
 
 
 class Contestant:
@@ -25,6 +30,7 @@ class Contestant:
     is_ours = False  # whether its failure is the benchmark's
     is_durable = False  # whether what it acknowledged survives a power cut
     check = "enough"  # what load(1) holds answers of it against
+    variables = ()  # of the environment, that name its programs
     tls = {}  # keys of load(1) for TLS, where it serves behind something that does it
     stop_signal = signal.SIGTERM
 
@@ -41,7 +47,7 @@ class Contestant:
     @classmethod
     def is_there(cls):
         """Whether it can be run here; what a variable has to name is left out without it."""
-        return True
+        return all(binary(variable) is not None for variable in cls.variables)
 
     @property
     def content(self):
@@ -78,7 +84,7 @@ class Contestant:
         return self
 
     def accepts(self):
-        self.require(self.process.poll() is None, "has ended")
+        self.require(self.process.poll() is None, "does not serve")
         is_unix = self.address.startswith("unix:")
         host, _, port = self.address.rpartition(":")
         with socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET) as probe:
@@ -112,4 +118,29 @@ class Contestant:
 
     def require(self, condition, what):
         if not condition:
-            raise RuntimeError(f"{self.name} {what}\n{self.log()[-4000:]}")
+            raise self.failure(what)
+
+    def failure(self, what):
+        """The error of WHAT has failed, with what is known of the server: state and log."""
+        return RuntimeError(
+            f"{self.name}: {what}; it {state_of(self.process)}"
+            f"\nThe end of its log:\n{last_lines(self.log())}"
+        )
+
+
+def state_of(process):
+    """Whether a process runs, or how it ended, as words behind its name."""
+    if process is None:
+        return "was not started"
+    try:
+        # What has just broken connections is not always gone yet.
+        status = process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        return "is running"
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"has ended with status {status}"
+
+
+def last_lines(text):
+    return "\n".join(f"  {line}" for line in text.splitlines()[-LAST_LINES:]) or "  (empty)"

@@ -16,10 +16,7 @@ class BazelRemote(Contestant):
     name = "bazel-remote"
     has_cas = takes_unix = True
     is_durable = True  # each blob is synced
-
-    @classmethod
-    def is_there(cls):
-        return binary("BAZEL_REMOTE") is not None
+    variables = ("BAZEL_REMOTE",)
 
     def command(self):
         address = self.address.replace("unix:", "unix://")

@@ -74,10 +74,7 @@ class BbStorage(Contestant):
     name = "bb-storage"
     has_cas = takes_unix = True
     action_cache = None
-
-    @classmethod
-    def is_there(cls):
-        return binary("BB_STORAGE") is not None
+    variables = ("BB_STORAGE",)
 
     def command(self):
         storage = self.folder / "storage"
@@ -102,10 +99,7 @@ class BbRemoteAsset(Contestant):
 
     name = "bb-remote-asset"
     has_index = takes_unix = True
-
-    @classmethod
-    def is_there(cls):
-        return binary("BB_REMOTE_ASSET") is not None
+    variables = ("BB_REMOTE_ASSET",)
 
     def stores(self):
         """Where content and assets are, as the configuration has it."""
@@ -128,6 +122,7 @@ class CheckedBbRemoteAsset(BbRemoteAsset):
     """
 
     name = "bb-remote-asset + bb-storage"
+    variables = BbRemoteAsset.variables + BbStorage.variables
 
     def __init__(self, folder, socket_kind="tcp"):
         super().__init__(folder, socket_kind)
@@ -135,10 +130,6 @@ class CheckedBbRemoteAsset(BbRemoteAsset):
         self.storage.action_cache = ACTION_CACHE.format(
             ring=ring(folder / "actions"), trees=64 * MIB
         )
-
-    @classmethod
-    def is_there(cls):
-        return super().is_there() and BbStorage.is_there()
 
     @property
     def content(self):

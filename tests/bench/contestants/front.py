@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from bench import machine
+from bench.contestants.base import last_lines, state_of
 from bench.contestants.ours import Assetd
 from bench.options import BUILD, CHECKOUT, PATIENCE
 from lib.ports import free_port
@@ -149,8 +150,8 @@ class Behind:
         )
         end = time.monotonic() + PATIENCE
         while not (self.folder / "nginx.pid").exists() or len(self.front_pids()) < 2:
-            self.require(self.nginx.poll() is None, "has an nginx before it that has ended")
-            self.require(time.monotonic() < end, "has an nginx before it that does not start")
+            self.require(self.nginx.poll() is None, "the nginx before it does not serve")
+            self.require(time.monotonic() < end, "the nginx before it does not serve")
             time.sleep(0.01)
         return self
 
@@ -179,7 +180,13 @@ class Behind:
 
     def require(self, condition, what):
         if not condition:
-            raise RuntimeError(f"{self.name} {what}\n{self.log()[-4000:]}")
+            raise self.failure(what)
+
+    def failure(self, what):
+        return RuntimeError(
+            f"{self.contestant.failure(what)}\nThe nginx before it {state_of(self.nginx)}."
+            f"\nThe end of its log:\n{last_lines(self.log())}"
+        )
 
 
 class Pull:

@@ -16,10 +16,7 @@ class NativeLink(Contestant):
 
     name = "NativeLink"
     has_index = has_cas = True
-
-    @classmethod
-    def is_there(cls):
-        return binary("NATIVELINK") is not None
+    variables = ("NATIVELINK",)
 
     def configuration(self):
         store = {

@@ -12,9 +12,11 @@ from bench.contestants.old_server import OldServer
 from bench.contestants.ours import Assetd
 from bench.options import MIB
 from bench.projects import ALL, Project, User, seconds_of_jobs
+from bench.rounds import Company
 from lib.bst import BstError
 
 NAME = "bst"
+KEEPS = True
 TITLE = "A real bst pushes and pulls"
 
 ROUNDS = 5  # at most
@@ -50,6 +52,12 @@ class Facts:
     def add(self, title, contestant, figures):
         for unit, value in figures.items():
             self.values.setdefault((title, unit, contestant.name), []).append(round(value, 4))
+
+    def drop(self, title, contestant):
+        """Of a project, what was measured with a contestant that is left out."""
+        for key in [*self.values]:
+            if key[0].endswith(f" of {title}") and key[2] == contestant.name:
+                del self.values[key]
 
     def as_json(self):
         return [
@@ -90,6 +98,14 @@ def transfer(user, project, verb, contestant):
 
 def take_turn(project, pusher, contestant, facts, is_first):
     """A push to a server that is new, and a pull by a user who has nothing yet."""
+    with served(contestant):
+        try:
+            use(project, pusher, contestant, facts, is_first)
+        except BstError as reason:
+            raise contestant.failure(str(reason)) from reason
+
+
+def use(project, pusher, contestant, facts, is_first):
     servers = [{"url": f"http://{contestant.address}", "push": True}]
     pusher.configure(servers)
     figures = transfer(pusher, project, "push", contestant)
@@ -104,21 +120,20 @@ def take_turn(project, pusher, contestant, facts, is_first):
 
 
 @contextlib.contextmanager
-def new_server(kind, folder):
-    """A server of KIND with nothing in it, of which nothing stays."""
-    contestant = kind(folder)
+def served(contestant):
+    """It serves within the block, and nothing of it stays."""
     try:
         contestant.start()
-        yield contestant
+        yield
         contestant.stop()
     finally:
         contestant.kill()
-        shutil.rmtree(folder)
+        shutil.rmtree(contestant.folder)
 
 
-def measure(project, kinds, folder, options, progress, facts):
+def measure(project, kinds, folder, options, company, facts):
     """Returns a line on how long bst takes for itself, and how many rounds there were."""
-    progress(f"{project.title}: built, unless that is kept")
+    company.progress(f"{project.title}: built, unless that is kept")
     project.take(folder / project.name, options.kept)
     pusher = User(folder / f"{project.name}-pusher", project.path)
     project.cache.rename(pusher.cache)
@@ -128,11 +143,13 @@ def measure(project, kinds, folder, options, progress, facts):
     rounds = min(options.rounds, ROUNDS)
     begun = time.monotonic()
     for number in range(rounds):
-        progress(f"{project.title}: round {number + 1} of {rounds}")
+        company.progress(f"{project.title}: round {number + 1} of {rounds}")
         # Who is second in one round is first in the next.
-        for kind in kinds[:: -1 if number % 2 else 1]:
-            with new_server(kind, folder / "server") as contestant:
-                take_turn(project, pusher, contestant, facts, number == 0)
+        for kind in company.among(kinds[:: -1 if number % 2 else 1]):
+            contestant = kind(folder / "server")
+            turn = (project, pusher, contestant, facts, number == 0)
+            if not company.let(contestant, project.title, take_turn, *turn):
+                facts.drop(project.title, contestant)
         if (time.monotonic() - begun) * (number + 2) / (number + 1) > SPAN:
             break
     return (
@@ -142,7 +159,7 @@ def measure(project, kinds, folder, options, progress, facts):
 
 
 def run(folder, options, progress):
-    facts = Facts()
+    company, facts = Company(progress), Facts()
     kinds = [kind for kind in (Assetd, OldServer) if options.takes(kind.name)]
     notes = [
         "Over TCP, without TLS; each push goes to a new server, each pull to a user with nothing."
@@ -151,7 +168,7 @@ def run(folder, options, progress):
     ]
     try:
         for project in projects(options):
-            notes.append(measure(project, kinds, folder, options, progress, facts))
+            notes.append(measure(project, kinds, folder, options, company, facts))
     except BstError as reason:
         raise RuntimeError(str(reason)) from reason
     return {"rows": [], "facts": facts.as_json(), "notes": notes}

@@ -3,7 +3,7 @@
 
 from bench import checks, contestants, machine
 from bench.options import GIB, MIB
-from bench.rounds import Measure, run_load, run_rounds, serving
+from bench.rounds import Company, Measure, run_load, run_rounds, serving
 
 NAME = "cas"
 TITLE = "FindMissingBlobs, BatchUpdateBlobs, BatchReadBlobs, directly"
@@ -42,7 +42,21 @@ MEASURES = (
 )
 
 
+def prepare(contestant):
+    run_load(contestant, "fill", connections=4, in_flight=4, check="status")
+    checks.check_cas(contestant)
+
+
+def check(contestant, rows):
+    """All that was there, and what the last turn has stored."""
+    checks.check_cas(contestant)
+    for row in rows:
+        if row.measure.operation == "update":
+            checks.check_cas(contestant, row.pushed_last(BATCH), checks.NEW)
+
+
 def run(folder, options, progress):
+    company = Company(progress)
     all_of_them = contestants.make(contestants.CAS, folder, "tcp", options)
     knowing = [one for one in all_of_them if one.name != "empty"]
     machine.require_room(folder, len(knowing) * ROOM)
@@ -50,15 +64,11 @@ def run(folder, options, progress):
         progress("memory is used for the first time")
         machine.touch_memory(TOUCHED)
     rows = []
-    with serving(all_of_them):
-        for contestant in knowing:
-            progress(f"{contestant.name}: content is put there")
-            run_load(contestant, "fill", connections=4, in_flight=4, check="status")
-            checks.check_cas(contestant)
+    with serving(all_of_them, company):
+        company.each(knowing, "content is put there", prepare)
         for measure in MEASURES:
-            rows += run_rounds(measure, all_of_them, options, progress)
-        for contestant in knowing:
-            checks.check_cas(contestant)
+            rows += run_rounds(measure, all_of_them, options, company)
+        rows = company.check_again(knowing, rows, check)
     return {
         "rows": [row.as_json() for row in rows],
         "facts": [],

@@ -2,7 +2,7 @@
 """FetchBlob, directly: hits, misses, and what it costs to know that an artifact is whole."""
 
 from bench import checks, contestants
-from bench.rounds import Measure, run_load, run_rounds, serving
+from bench.rounds import Company, Measure, run_load, run_rounds, serving
 from lib.content import Tree
 
 NAME = "index"
@@ -73,19 +73,21 @@ def prepare(contestant):
     checks.check_index(contestant)
 
 
+def check(contestant, _rows):
+    checks.check_index(contestant)
+
+
 def run(folder, options, progress):
+    company = Company(progress)
     all_of_them = contestants.make(contestants.INDEX, folder, "tcp", options)
     rows = []
-    with serving(all_of_them):
-        for contestant in all_of_them:
-            progress(f"{contestant.name}: content is put there")
-            prepare(contestant)
+    with serving(all_of_them, company):
+        company.each(all_of_them, "content is put there", prepare)
         knowing = [one for one in all_of_them if one.name != "empty"]
-        rows += run_rounds(HIT, all_of_them, options, progress)
-        rows += run_rounds(MISS, knowing, options, progress)
-        rows += run_rounds(HIT_FILES, knowing, options, progress)
-        for contestant in knowing:
-            checks.check_index(contestant)
+        rows += run_rounds(HIT, all_of_them, options, company)
+        rows += run_rounds(MISS, all_of_them, options, company)
+        rows += run_rounds(HIT_FILES, knowing, options, company)
+        rows = company.check_again(knowing, rows, check)
     return {
         "rows": [row.as_json() for row in rows],
         "facts": [],

@@ -7,7 +7,7 @@ from bench import checks, contestants
 from bench.contestants.front import Behind, Keys, ShippedAssetd
 from bench.contestants.ours import Assetd, Empty, IndexOnly
 from bench.options import MIB
-from bench.rounds import Measure, run_load, run_rounds, serving
+from bench.rounds import Company, Measure, run_load, run_rounds, serving
 
 NAME = "nginx"
 TITLE = "behind nginx with TLS"
@@ -58,8 +58,9 @@ def make(folder, options):
     return [Behind(one, keys) for one in made]
 
 
-def prepare(contestant):
+def prepare(behind):
     """Puts all that is asked for, past nginx."""
+    contestant = behind.contestant
     if contestant.content:
         run_load(contestant.content, "fill", connections=4, in_flight=4, check="status")
     if contestant.has_cas:
@@ -67,14 +68,18 @@ def prepare(contestant):
         run_load(contestant, "store", calls=STREAMS, connections=2, in_flight=2, **keys)
     keys = {"connections": 8, "in_flight": 16, "check": "status"}
     run_load(contestant, "push-asset", calls=ASSETS, references=REFERENCES, **keys)
+    check(behind, ())
 
 
-def check(behind):
-    """By both ports."""
+def check(behind, rows):
+    """By both ports; what the last turn has pushed as well."""
     for port in (behind.pull, behind):
         checks.check_index(port)
         if behind.has_cas:
             checks.check_cas(port)
+    for row in rows:
+        if row.measure is PUSH:
+            checks.check_index(behind.pull, row.pushed_last())
 
 
 def medians_of(rows):
@@ -82,6 +87,7 @@ def medians_of(rows):
     return {
         row.contestant.name: statistics.median(map(sum, zip(row.costs, row.front_costs)))
         for row in rows
+        if row.measure is HIT
     }
 
 
@@ -94,25 +100,22 @@ def comparison(rows):
 
 
 def run(folder, options, progress):
+    company = Company(progress)
     all_of_them = make(folder, options)
-    with serving(all_of_them):
-        for behind in all_of_them:
-            progress(f"{behind.name}: content is put there")
-            prepare(behind.contestant)
-            check(behind)
+    with serving(all_of_them, company):
+        company.each(all_of_them, "content is put there", prepare)
         pulling = [behind.pull for behind in all_of_them]
         with_content = [port for port in pulling if port.has_cas]
-        hits = run_rounds(HIT, pulling, options, progress)
-        rows = hits + run_rounds(PUSH, all_of_them, options, progress)
+        rows = run_rounds(HIT, pulling, options, company)
+        rows += run_rounds(PUSH, all_of_them, options, company)
         for measure in CONTENT:
-            rows += run_rounds(measure, with_content, options, progress)
-        for behind in all_of_them:
-            check(behind)
+            rows += run_rounds(measure, with_content, options, company)
+        rows = company.check_again(all_of_them, rows, check)
     return {
         "rows": [row.as_json() for row in rows],
         "facts": [],
         "notes": [
-            comparison(hits),
+            comparison(rows),
             "Each has an nginx of its own before it, with the shipped site of two ports: pushes"
             " come by the port for clients with a certificate, all else by the one for anyone."
             " FetchBlob: 64 calls in flight over 8 connections; batches: 16. nginx reaches servers"

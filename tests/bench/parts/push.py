@@ -7,7 +7,7 @@ from bench import checks, contestants
 from bench.contestants.ours import Assetd
 from bench.options import BUILD
 from bench.parts.index import ASSETS, HIT, REFERENCES
-from bench.rounds import Measure, run_load, run_rounds, serving
+from bench.rounds import PUSH, Company, Measure, run_load, run_rounds, serving
 
 NAME = "push"
 TITLE = "PushBlob, directly"
@@ -52,6 +52,14 @@ def prepare(contestant):
     checks.check_index(contestant)
 
 
+def check(contestant, rows):
+    """What was there from the beginning, and what the last turns have pushed."""
+    checks.check_index(contestant)
+    for row in rows:
+        if row.measure.operation == PUSH:
+            checks.check_index(contestant, row.pushed_last())
+
+
 def median_rate(rows, name, measure):
     for row in rows:
         if row.contestant.name == name and row.measure.name == measure:
@@ -73,21 +81,19 @@ def group_commit(rows):
 
 
 def run(folder, options, progress):
+    company = Company(progress)
     all_of_them = contestants.make(contestants.INDEX, folder, "tcp", options)
     all_of_them = [one for one in all_of_them if one.has_cas or not one.is_durable]
     all_of_them.append(OnSlowDisk(folder / "slow"))
     rows = []
-    with serving(all_of_them):
-        for contestant in all_of_them:
-            progress(f"{contestant.name}: content is put there")
-            prepare(contestant)
+    with serving(all_of_them, company):
+        company.each(all_of_them, "content is put there", prepare)
         for clients in CLIENTS:
-            rows += run_rounds(measure_of(clients), all_of_them, options, progress)
+            rows += run_rounds(measure_of(clients), all_of_them, options, company)
         fast = [one for one in all_of_them if one.name != OnSlowDisk.name]
-        rows += run_rounds(HIT, fast, options, progress)
-        for contestant in fast:
-            if contestant.name != "empty":
-                checks.check_index(contestant)
+        rows += run_rounds(HIT, fast, options, company)
+        knowing = [one for one in all_of_them if one.name != "empty"]
+        rows = company.check_again(knowing, rows, check)
     return {
         "rows": [row.as_json() for row in rows],
         "facts": [group_commit(rows)],

@@ -12,6 +12,7 @@ from bench.options import BUILD, PATIENCE
 from bench.rounds import run_load
 
 NAME = "starts"
+KEEPS = True
 TITLE = "assetd from its start to its first answers"
 
 ENDS = ("a clean stop", "a clean stop and a reboot", "a kill", "a power cut")

@@ -6,7 +6,7 @@ import shutil
 
 from bench import checks, contestants, machine
 from bench.options import GIB, MIB
-from bench.rounds import Measure, run_rounds, serving
+from bench.rounds import Company, Measure, run_rounds, serving
 from lib.content import digest_of, noise
 
 NAME = "streams"
@@ -93,17 +93,27 @@ def check_stream(contestant):
         checks.require(contestant, client.read(digest_of(blob)) == blob, "Read of a blob of 1 MiB")
 
 
-def measure_group(measures, folder, options, progress):
+def check(contestant, rows):
+    """What is written now, and of the smaller blobs what the last turn has written."""
+    check_stream(contestant)
+    for row in rows:
+        if row.measure.operation == "store" and row.measure.size == MIB:
+            for number in row.pushed_last():
+                checks.check_stream(contestant, number, MIB)
+
+
+def measure_group(measures, folder, options, company):
     """Measures with contestants that are new, and leaves nothing of them."""
     folder.mkdir()
     try:
-        all_of_them = contestants.make(contestants.CAS, folder, "tcp", options)
+        all_of_them = company.among(contestants.make(contestants.CAS, folder, "tcp", options))
         knowing = [one for one in all_of_them if one.name != "empty"]
-        with serving(all_of_them):
-            for contestant in knowing:
-                check_stream(contestant)
+        rows = []
+        with serving(all_of_them, company):
+            company.each(knowing, "a stream is checked", check_stream)
             for measure in measures:
-                yield from run_rounds(measure, all_of_them, options, progress)
+                rows += run_rounds(measure, all_of_them, options, company)
+            return company.check_again(knowing, rows, check)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -123,15 +133,15 @@ def run(folder, options, progress):
     knowing = len(contestants.wanted(contestants.CAS, options)) - 1  # empty stores nothing
     most = max(bytes_written(measures, options) for measures in GROUPS)
     machine.require_room(folder, knowing * most + GIB)
-    rows = []
+    company, rows = Company(progress), []
     for number, measures in enumerate(GROUPS):
-        rows += measure_group(measures, folder / f"g{number}", options, progress)
+        rows += measure_group(measures, folder / f"g{number}", options, company)
     return {
         "rows": [row.as_json() for row in rows],
         "facts": [*memory_facts(rows)],
         "notes": [
             "16 at a time go over 8 connections. Messages of Write have 1 MiB. Who is slow takes"
-            " fewer turns. Before each turn of Write the disk has all that was written before, and the"
-            " memory that is written to has been used."
+            " fewer turns. Before each turn of Write the disk has all that was written before, and"
+            " the memory that is written to has been used."
         ],
     }
