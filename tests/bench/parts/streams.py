@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large blobs, directly: what Read and Write cost for a GiB."""
 
+import functools
 import os
 import shutil
 
@@ -14,8 +15,9 @@ TITLE = "Read and Write, directly"
 
 MEMORY_GOAL = "assetd: < 64"
 
-# Memory that is used before a turn of Write: more than the turn needs.
-TOUCHED = 2 * GIB
+# Memory that is used before a turn, more than it needs: of a turn of Write for what it writes, and
+# at least so much; of one of Read for what is on its way.
+WRITE_TOUCHED, READ_TOUCHED = GIB, 512 * MIB
 
 # Seconds that one contestant takes of a measure, and a turn more. Who is slow takes fewer turns.
 BUDGET = 2
@@ -25,10 +27,10 @@ SEVERAL = {"connections": 8, "in_flight": 16}
 ALONE = {"connections": 1, "in_flight": 1}
 
 
-def settle():
-    """The disk has what others wrote, and the machine has the memory that is written to next."""
+def settle(memory):
+    """The disk has what others wrote, and the machine has the bytes of MEMORY that come next."""
     os.sync()
-    machine.touch_memory(TOUCHED)
+    machine.touch_memory(memory)
 
 
 def several(in_flight):
@@ -42,7 +44,8 @@ def measure_of(verb, size, calls, blobs=None, **more):
     def written(first):
         return {"size": size, "first": first}
 
-    more = {"rounds": ROUNDS, "before": settle if verb == "Write" else lambda: None} | more
+    touched = max(2 * calls * size, WRITE_TOUCHED) if verb == "Write" else READ_TOUCHED
+    more = {"rounds": ROUNDS, "before": functools.partial(settle, touched)} | more
     return Measure(
         f"{verb.lower()}-{power}{unit}",
         f"{verb} of {power} {unit.upper()}iB, {several(more['in_flight'])}",
@@ -141,7 +144,7 @@ def run(folder, options, progress):
         "facts": [*memory_facts(rows)],
         "notes": [
             "16 at a time go over 8 connections. Messages of Write have 1 MiB. Who is slow takes"
-            " fewer turns. Before each turn of Write the disk has all that was written before, and"
-            " the memory that is written to has been used."
+            " fewer turns. Before each turn the disk has all that was written before, and memory"
+            " has been used."
         ],
     }
