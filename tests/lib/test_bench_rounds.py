@@ -60,7 +60,9 @@ def turns(monkeypatch):
             raise RuntimeError("status 12")
         taken.append((contestant.name, calls, first))
         seconds = calls * contestant.seconds
-        return {"calls": calls, "seconds": seconds, "cpu": [seconds, seconds / 2]}, PEAK, 1
+        # Two processes of its own, and one of what stands before it.
+        cpu = [seconds / 4, seconds * 3 / 4, seconds / 2]
+        return {"calls": calls, "seconds": seconds, "cpu": cpu}, PEAK, 2
 
     monkeypatch.setattr(rounds, "take_turn", take)
     return taken
@@ -77,6 +79,7 @@ def test_contestants_take_turns(turns):
     assert [name for name, _, _ in turns] == ["a", "b"] * 6
     assert [len(row.costs) for row in rows] == [5, 5] and not warnings
     assert rows[0].costs == pytest.approx([10_000] * 5)
+    assert rows[0].front_costs == pytest.approx([5_000] * 5)
     assert rows[0].front_costs == pytest.approx([5000] * 5)
 
 
