@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 
+from bench.chart import is_marked
 from bench.options import MIB
 
 WIDTH = 118
@@ -117,11 +118,6 @@ def sums(row):
     """What a row's contestant took with what stands in front of it, round by round."""
     front = row.get("front_cpu") or [0] * len(row["cpu"])
     return [*map(sum, zip(row["cpu"], front))]
-
-
-def is_marked(row):
-    """Whether what its contestant acknowledges is not durable; the core alone keeps nothing."""
-    return row["durable"] is False and row["contestant"] != "empty"
 
 
 def marked(row):

@@ -61,14 +61,19 @@ def push_artifacts(contestant):
             )
 
 
-def prepare(contestant):
-    """Puts all that is asked for; what only answers zeros needs nothing."""
-    if contestant.name == "empty":
-        return
+def put_assets(contestant):
+    """Has it know the first ASSETS, with all that they reference."""
     if contestant.content:
         run_load(contestant.content, "fill", connections=4, in_flight=4, check="status")
     keys = {"connections": 8, "in_flight": 16, "check": "status"}
     run_load(contestant, "push-asset", calls=ASSETS, references=REFERENCES, **keys)
+
+
+def prepare(contestant):
+    """Puts all that is asked for; what only answers zeros needs nothing."""
+    if contestant.name == "empty":
+        return
+    put_assets(contestant)
     push_artifacts(contestant)
     checks.check_index(contestant)
 

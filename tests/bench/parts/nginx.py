@@ -7,13 +7,12 @@ from bench import checks, contestants
 from bench.contestants.front import Behind, Keys, ShippedAssetd
 from bench.contestants.ours import Assetd, Empty, IndexOnly
 from bench.options import MIB
+from bench.parts.index import ASSETS, REFERENCES, put_assets
 from bench.rounds import Company, Measure, run_load, run_rounds, serving
 
 NAME = "nginx"
 TITLE = "behind nginx with TLS"
 
-ASSETS = 1000
-REFERENCES = 3  # as BuildStream's artifacts have
 BATCHES = {"connections": 8, "in_flight": 16}
 
 # Large blobs that are there to be read, all at the same time.
@@ -61,13 +60,10 @@ def make(folder, options):
 def prepare(behind):
     """Puts all that is asked for, past nginx."""
     contestant = behind.contestant
-    if contestant.content:
-        run_load(contestant.content, "fill", connections=4, in_flight=4, check="status")
+    put_assets(contestant)
     if contestant.has_cas:
         keys = {"size": STREAM, "first": 0, "check": "status"}
         run_load(contestant, "store", calls=STREAMS, connections=2, in_flight=2, **keys)
-    keys = {"connections": 8, "in_flight": 16, "check": "status"}
-    run_load(contestant, "push-asset", calls=ASSETS, references=REFERENCES, **keys)
     check(behind, ())
 
 

@@ -6,8 +6,8 @@ import statistics
 from bench import checks, contestants
 from bench.contestants.ours import Assetd
 from bench.options import BUILD
-from bench.parts.index import ASSETS, HIT, REFERENCES
-from bench.rounds import PUSH, Company, Measure, run_load, run_rounds, serving
+from bench.parts.index import ASSETS, HIT, REFERENCES, put_assets
+from bench.rounds import PUSH, Company, Measure, run_rounds, serving
 
 NAME = "push"
 TITLE = "PushBlob, directly"
@@ -45,10 +45,7 @@ def measure_of(clients):
 def prepare(contestant):
     if contestant.name == "empty":
         return
-    if contestant.content:
-        run_load(contestant.content, "fill", connections=4, in_flight=4, check="status")
-    keys = {"connections": 8, "in_flight": 16, "check": "status"}
-    run_load(contestant, "push-asset", calls=ASSETS, references=REFERENCES, **keys)
+    put_assets(contestant)
     checks.check_index(contestant)
 
 
