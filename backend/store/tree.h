@@ -46,8 +46,7 @@ struct tree_list {
  * lists, so that they need not be gone through to be found again.
  */
 struct tree_label {
-    uint8_t
-        name[16]; /* of a hash, whose first half it is; VERSION tells those that share it apart */
+    uint8_t name[16]; /* half of a hash; VERSION tells apart what shares it */
     uint64_t version; /* of what has that name */
     int64_t time;     /* of that version */
 };
